@@ -1,0 +1,44 @@
+"""Amorphous structures from scattering data: a score-based prior steered by differentiable spectra, in JAX.
+
+Names are loaded when they are first used, so ``import glassjax`` is cheap. ``glassjax.structure``, ``glassjax.noise`` and the like are the modules.
+"""
+
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "structure": "Structure mass_density number_density number_density_from_mass random_packing stack unstack wrap",
+    "neighbors": "Graph NeighborSpec neighbor_spec",
+    "elements": "parse_composition check_density",
+    "observables": "PairObservable pair_distribution structure_factor",
+    "targets": "Target r_factor residual target",
+    "io": "Measured check_function from_atoms read_measured read_structures to_atoms",
+    "priors.prior": "Prior load_prior save_prior shipped_priors",
+    "priors.training": "TrainingOptions train",
+    "guidance": "keep_apart posterior",
+    "samplers": "predictor_corrector probability_flow reverse_sde veto",
+    "ensemble": "Ensemble Stage run sample",
+    "protocols": "Protocol minimum_distances protocol stages",
+    "inversion": "Inversion generate invert",
+    "settings": "read_run read_target",
+    "analysis": "bond_angles coordination_fractions coordination_numbers matching_fraction shortest_distance",
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+_MODULES = {name.split(".")[0] for name in _NAMES} | {"noise", "report", "melt_quench", "cli"}
+
+__all__ = ["__version__", *sorted(_WHERE)]
+
+
+def __getattr__(name: str):
+    if name in _WHERE:
+        value = getattr(_import_module(f"glassjax.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return _import_module(f"glassjax.{name}")
+    raise AttributeError(f"module 'glassjax' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_WHERE, *_MODULES})

@@ -155,6 +155,12 @@ def sample(
     return job.run(resume=resume, throw=throw)
 
 
+def _mean_of_finite(ratios: np.ndarray) -> list[float]:
+    """Mean over the replicas that are still finite [targets]."""
+    finite = ratios[np.isfinite(ratios).all(axis=-1)]
+    return finite.mean(axis=0).tolist() if len(finite) else []
+
+
 class _Job:
     """State of one call of `sample` on the host."""
 
@@ -169,6 +175,7 @@ class _Job:
         self.done, self.compile_seconds, self.started, self.timed = 0, 0.0, time.monotonic(), []
         self.finished: dict[int, dict] = {}
         self.seen: set = set()
+        self.growth: list = []  # what overflowed so far, replayed on resume so that the shapes, and so the last bits, are the same
 
     def fingerprint(self) -> str:
         """Hash of what decides the result: key, replicas, starts, ladders, chunk shape."""
@@ -215,8 +222,8 @@ class _Job:
                     ratios.append(np.asarray(info["r_factor"])[: len(members)])
                 offset += len(part)
                 self.done += len(part)
-                self._progress(index, ratios)
                 self._save_position(mark, index, stage_index, offset, state, ratios)
+                self._progress(index, ratios)
         self._finish(members, state, ratios, mark, throw)
 
     def _run_segment(self, stage_index, state, ladder):
@@ -237,13 +244,14 @@ class _Job:
                     self.compile_seconds += seconds
                 return new, info
             self.stages[stage_index] = grown
+            self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
 
     def _progress(self, chunk, ratios):
         if not self.report:
             return
         elapsed = time.monotonic() - self.started
         pace = float(np.median(self.timed)) if self.timed else elapsed / max(self.done, 1)
-        latest = ratios[-1][:, -1].mean(axis=0).tolist() if ratios else []
+        latest = _mean_of_finite(ratios[-1][:, -1]) if ratios else []
         self.report(
             dict(
                 done=self.done,
@@ -307,7 +315,7 @@ class _Job:
     def _save_position(self, mark, chunk, stage, offset, state, ratios):
         arrays = dict(positions=np.asarray(state.structure.positions), sigma=np.asarray(state.sigma), step=np.asarray(state.step))
         arrays |= {f"ratios{i}": r for i, r in enumerate(ratios)}
-        self._write("position", dict(mark=mark, chunk=chunk, stage=stage, offset=offset), arrays)
+        self._write("position", dict(mark=mark, chunk=chunk, stage=stage, offset=offset, growth=self.growth), arrays)
 
     def _save_finished(self, mark):
         arrays = {}
@@ -324,5 +332,9 @@ class _Job:
         if not header:
             return None
         ratios = [arrays[f"ratios{i}"] for i in range(sum(k.startswith("ratios") for k in arrays))]
+        for index, largest in header["growth"]:
+            stage, needed = self.stages[index], {k: np.asarray(v) for k, v in largest.items()}
+            self.stages[index] = replace(stage, score=stage.score.grown(needed), sampler=stage.sampler.grown(needed))
+        self.growth = header["growth"]
         values = {k: jnp.asarray(arrays[k]) for k in ("positions", "sigma", "step")}
         return values | dict(chunk=header["chunk"], stage=header["stage"], offset=header["offset"], ratios=ratios)

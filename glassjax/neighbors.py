@@ -54,6 +54,8 @@ class Graph:
       mask: [n, k] bool, filled slots.
       needed: int32 [3], the largest number of neighbours, the number of edges and the largest cell occupancy met.
       edges: slots of the packed edge list (static).
+      cutoff: A (static).
+      ordered: every row ascends in the neighbour's index, each met once (static).
     """
 
     neighbors: jax.Array
@@ -62,34 +64,59 @@ class Graph:
     mask: jax.Array
     needed: jax.Array
     edges: int = static()
+    cutoff: float = static()
+    ordered: bool = static()
 
-    def to_jraph(self, nodes=None, globals_=None, *, dense: bool = False):
-        """The same graph as a `jraph.GraphsTuple`; an edge runs from the neighbour (sender) to atom i (receiver), ordered by receiver.
+    def reverse_slots(self) -> jax.Array:
+        """[n, k] slot, in the neighbour's row, of the way back (0 in an empty slot)."""
+        if self.ordered:  # rows ascend and no pair is met twice: the slot is a rank
+            smaller = (self.neighbors[self.neighbors] < jnp.arange(self.neighbors.shape[0])[:, None, None]) & self.mask[self.neighbors]
+            return jnp.sum(smaller, axis=-1, dtype=jnp.int32)
+        back = jax.lax.stop_gradient(self.displacements)[self.neighbors]
+        owner = self.neighbors[self.neighbors] == jnp.arange(self.neighbors.shape[0])[:, None, None]
+        gap = jnp.sum((back + jax.lax.stop_gradient(self.displacements)[:, :, None]) ** 2, axis=-1)
+        return jnp.argmin(jnp.where(owner & self.mask[self.neighbors], gap, jnp.inf), axis=-1).astype(jnp.int32)
 
-        ``edges`` holds ``displacements`` [e, 3], ``distances`` [e] and ``mask`` [e]. Packed (the default), e is ``self.edges``; ``dense`` keeps
-        all n x k slots, k per receiver.
+    def to_jraph(self, species, sigma=None, *, reverse: bool = False):
+        """The same graph as a `jraph.GraphsTuple` with a packed edge list.
+
+        An edge runs from the neighbour (sender) to atom i (receiver); edges are ordered by receiver, with unused slots at the end.
+
+        Args:
+          species: [n] int32.
+          sigma: noise level, A; becomes ``globals``.
+          reverse: add ``outgoing``, which lets gradients gather instead of scatter (for training).
+
+        Returns:
+          GraphsTuple whose ``edges`` hold ``displacements`` [e, 3], ``distances`` [e] and ``mask`` [e], and whose ``nodes`` hold ``species`` [n],
+          ``incoming`` [n, k] and, if asked, ``outgoing`` [n, k]: the edges that end and start at each node, -1 where there is none.
         """
         import jraph
 
         n, k = self.neighbors.shape
-        owners = jnp.repeat(jnp.arange(n, dtype=jnp.int32), k, total_repeat_length=n * k)
-        columns = (self.displacements.reshape(n * k, 3), self.distances.reshape(-1), self.neighbors.reshape(-1), owners)
-        mask = self.mask.reshape(-1)
-        if not dense:
-            chosen, filled, total = _compact(mask[None], self.edges)
-            chosen, mask = jnp.where(filled[0], chosen[0], n * k - 1), filled[0]
-            columns = tuple(c[chosen] for c in columns)
-            cutoff = jnp.where(mask, columns[1], jnp.inf)
-            columns = (jnp.where(total <= self.edges, columns[0], jnp.nan), jnp.where(total <= self.edges, cutoff, jnp.nan), *columns[2:])
-        displacements, distances, senders, receivers = columns
+        degree = jnp.sum(self.mask, axis=1, dtype=jnp.int32)
+        ends = jnp.cumsum(degree)
+        first, total = ends - degree, ends[-1]
+        edge = jnp.arange(self.edges, dtype=jnp.int32)
+        receivers = jnp.minimum(jnp.searchsorted(ends, edge, side="right", method="scan_unrolled"), n - 1).astype(jnp.int32)
+        slot = jnp.clip(edge - first[receivers], 0, k - 1)
+        mask = edge < total
+        fits = total <= self.edges
+        chosen = receivers * k + slot
+        senders = jnp.where(mask, self.neighbors.reshape(-1)[chosen], receivers)
+        displacements = jnp.where(fits, self.displacements.reshape(n * k, 3)[chosen], jnp.nan)
+        distances = jnp.where(fits, jnp.where(mask, self.distances.reshape(-1)[chosen], self.cutoff), jnp.nan)
+        nodes = dict(species=species, incoming=jnp.where(self.mask, first[:, None] + jnp.arange(k, dtype=jnp.int32)[None], -1))
+        if reverse:
+            nodes["outgoing"] = jnp.where(self.mask, first[self.neighbors] + self.reverse_slots(), -1)
         return jraph.GraphsTuple(
             nodes=nodes,
             edges=dict(displacements=displacements, distances=distances, mask=mask),
             senders=senders,
             receivers=receivers,
             n_node=jnp.array([n]),
-            n_edge=jnp.array([mask.shape[0]]),
-            globals=globals_,
+            n_edge=jnp.array([self.edges]),
+            globals=sigma,
         )
 
 
@@ -191,12 +218,13 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     shifts = jnp.asarray(spec.shifts, dtype=cell.dtype)[which]
     lattice = jnp.stack([-jnp.round(axis[neighbors] - axis[:, None]) for axis in (fx, fy, fz)], axis=-1) + shifts
     displacements = structure.positions[neighbors] - structure.positions[:, None] + lattice @ cell
+    ordered = spec.grid is None and len(spec.shifts) == 1
     needed = jnp.stack([most, total, occupancy]).astype(jnp.int32)
     fits = (most <= spec.capacity) & ((occupancy <= spec.cell_capacity) if spec.grid is not None else True)
     displacements = jnp.where(mask[..., None], displacements, jnp.array([spec.cutoff, 0.0, 0.0], displacements.dtype))
     displacements = jnp.where(fits, displacements, jnp.nan)
     distances = jnp.sqrt(jnp.sum(displacements**2, axis=-1))
-    return Graph(neighbors=neighbors, displacements=displacements, distances=distances, mask=mask, needed=needed, edges=spec.edges)
+    return Graph(neighbors=neighbors, displacements=displacements, distances=distances, mask=mask, needed=needed, edges=spec.edges, cutoff=spec.cutoff, ordered=ordered)
 
 
 def _candidates(structure: Structure, spec: NeighborSpec):
@@ -205,9 +233,11 @@ def _candidates(structure: Structure, spec: NeighborSpec):
     if spec.grid is None:
         return jnp.arange(n, dtype=jnp.int32), jnp.zeros((1, 1), jnp.int32), jnp.zeros((), jnp.int32)
     fractions = fractional(jax.lax.stop_gradient(structure.positions), jax.lax.stop_gradient(structure.cell))
-    scaled = (fractions - jnp.floor(fractions)) * jnp.asarray(spec.grid, fractions.dtype)
-    scaled = jnp.where(scaled >= jnp.asarray(spec.grid, fractions.dtype), 0.0, scaled)
-    cells = _cell_list(spec.grid).update(scaled, spec.cell_capacity)
+    cells_per_axis = jnp.asarray([spec.grid], fractions.dtype)
+    scaled = (fractions - jnp.floor(fractions)) * cells_per_axis
+    scaled = jnp.where(scaled >= cells_per_axis, 0.0, scaled)
+    with jax.numpy_rank_promotion("allow"):  # jax-md relies on it
+        cells = _cell_list(spec.grid).update(scaled, spec.cell_capacity)
     buffer = cells.id_buffer.reshape(*_buffer_shape(cells, spec))
     # jax-md stores cells as [z, y, x, slot]; neighbours of each cell by rolling the whole buffer, then one row gather per atom
     rolled = [jnp.roll(buffer, shift, axis=(0, 1, 2)) for shift in itertools.product((-1, 0, 1), repeat=3)]

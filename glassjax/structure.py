@@ -211,7 +211,8 @@ def _push_apart(frac, cell, limits, attempts, rng):
         i, image, distance = i[keep], image[keep], distance[keep]
         worst = float(distance.min())
         separation = home[i] - images[image]
-        push = 0.55 * (limits[i, owner[image]] - distance)[:, None] * separation / np.maximum(distance, 1e-6)[:, None]
+        # a little farther than asked, so that the kicks of this round do not undo it
+        push = 0.5 * (1.05 * limits[i, owner[image]] + 0.05 - distance)[:, None] * separation / np.maximum(distance, 1e-6)[:, None]
         moved = np.zeros_like(home)
         np.add.at(moved, i, push)
         frac = frac + (moved + rng.normal(scale=0.02, size=moved.shape)) @ inverse

@@ -41,8 +41,8 @@ class EquivariantNetwork(nn.Module):
     equivariant = True
 
     @nn.compact
-    def __call__(self, graph: jraph.GraphsTuple, *, dense: bool = False) -> jax.Array:
-        """Score [n, 3] in 1/A of a graph with ``nodes`` = species [n], ``globals`` = sigma and the edges of `Graph.to_jraph`."""
+    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
+        """Score [n, 3] in 1/A of a graph as `Graph.to_jraph` makes it, with ``globals`` = sigma."""
         sigma = graph.globals
         distances = graph.edges["distances"]
         # an empty slot sits at the cutoff, where the envelope is zero; overlapping atoms keep a finite direction
@@ -53,60 +53,42 @@ class EquivariantNetwork(nn.Module):
 
         level = features.gaussian_features(0.25 * jnp.log(sigma), self.channels)
         level = nn.silu(nn.Dense(self.channels)(level))
-        h = nn.Embed(self.elements, self.channels)(jnp.maximum(graph.nodes, 0)) + nn.Dense(self.channels)(level)
+        h = nn.Embed(self.elements, self.channels)(jnp.maximum(graph.nodes["species"], 0)) + nn.Dense(self.channels)(level)[None]
         x = None
         for _ in range(self.blocks):
-            h, x = self._block(graph, h, x, level, radial, angular, weight, dense)
+            h, x = self._block(graph, h, x, level, radial, angular, weight)
 
-        hidden = self._edges(graph, h, x, radial, angular, dense)
-        push = nn.Dense(1 + self.steerable)(hidden) * weight
-        carried = jnp.einsum("ek,eak->ea", push[:, 1:], x[graph.senders, :3])
-        force = features.aggregate(push[:, :1] * unit + carried, graph, dense=dense)
+        hidden = self._edges(graph, h, x, radial, angular)
+        push = features.EdgeDense(1 + self.steerable)(hidden) * weight
+        carried = jnp.sum(push[:, None, 1:] * features.send(x[0], graph), axis=-1)
+        force = features.aggregate(push[:, :1] * unit + carried, graph)
         gate = nn.Dense(self.steerable)(nn.silu(nn.Dense(self.channels)(h)))
-        force = force + jnp.einsum("nk,nak->na", gate, x[:, :3])
+        force = force + jnp.sum(gate[:, None] * x[0], axis=-1)
         return force / jnp.sqrt(sigma**2 + self.floor**2)
 
-    def _edges(self, graph, h, x, radial, angular, dense):
+    def _edges(self, graph, h, x, radial, angular):
         """Hidden edge features [e, C]: node projections are gathered after the matrix product, not before."""
         norm = nn.LayerNorm()(h)
-        total = features.receive(nn.Dense(self.channels)(norm), graph, dense=dense)
-        total = total + nn.Dense(self.channels, use_bias=False)(norm)[graph.senders] + nn.Dense(self.channels, use_bias=False)(radial)
+        total = features.receive(nn.Dense(self.channels)(norm), graph)
+        total = total + features.send(nn.Dense(self.channels, use_bias=False)(norm), graph) + features.EdgeDense(self.channels, use_bias=False)(radial)
         if x is not None:
-            angles = []
-            for part in (features.receive(x, graph, dense=dense), x[graph.senders]):
-                start = 0
-                for degree in range(1, self.lmax + 1):
-                    stop = start + 2 * degree + 1
-                    angles.append(jnp.einsum("em,emk->ek", angular[:, start:stop], part[:, start:stop]))
-                    start = stop
-            total = total + nn.Dense(self.channels, use_bias=False)(jnp.concatenate(angles, axis=-1))
+            angles = [jnp.sum(y[..., None] * end(part, graph), axis=1) for end in (features.receive, features.send) for y, part in zip(angular, x, strict=True)]
+            total = total + features.EdgeDense(self.channels, use_bias=False)(jnp.concatenate(angles, axis=-1))
         return nn.silu(total)
 
-    def _block(self, graph, h, x, level, radial, angular, weight, dense):
-        k, degrees = self.steerable, range(1, self.lmax + 1)
-        hidden = self._edges(graph, h, x, radial, angular, dense)
-        message = nn.Dense(self.channels + k * self.lmax)(hidden) * weight
-        repeats = jnp.array([degree - 1 for degree in degrees for _ in range(2 * degree + 1)])
-        gates = message[:, self.channels :].reshape(-1, self.lmax, k)[:, repeats]
-        scalars = features.aggregate(message[:, : self.channels], graph, dense=dense)
-        steer = features.aggregate(angular[:, :, None] * gates, graph, dense=dense) * 0.2
-        mixed = self._mix(steer if x is None else steer + x)
-        norms, start = [], 0
-        for degree in degrees:
-            stop = start + 2 * degree + 1
-            norms.append(jnp.sum(mixed[:, start:stop] ** 2, axis=1))
-            start = stop
-        inputs = jnp.concatenate([nn.LayerNorm()(h), nn.Dense(self.channels)(0.2 * scalars), *norms], axis=-1)
-        inner = nn.silu(nn.Dense(2 * self.channels)(inputs) + nn.Dense(2 * self.channels)(level))
-        out = nn.Dense(self.channels + k * self.lmax)(inner)
-        gate = out[:, self.channels :].reshape(-1, self.lmax, k)[:, repeats]
-        return h + out[:, : self.channels], mixed * (1.0 + gate)
-
-    def _mix(self, x):
-        """Mix the channels of each degree linearly."""
-        parts, start = [], 0
-        for degree in range(1, self.lmax + 1):
-            stop = start + 2 * degree + 1
-            parts.append(nn.Dense(self.steerable, use_bias=False)(x[:, start:stop]))
-            start = stop
-        return jnp.concatenate(parts, axis=1)
+    def _block(self, graph, h, x, level, radial, angular, weight):
+        k, c = self.steerable, self.channels
+        hidden = self._edges(graph, h, x, radial, angular)
+        message = features.EdgeDense(c + k * self.lmax)(hidden) * weight
+        scalars = features.aggregate(message[:, :c], graph)
+        mixed = []
+        for index, y in enumerate(angular):
+            gates = message[:, c + index * k : c + (index + 1) * k]
+            steer = 0.2 * features.aggregate(y[..., None] * gates[:, None], graph)
+            mixed.append(nn.Dense(k, use_bias=False)(steer if x is None else steer + x[index]))
+        norms = [jnp.sum(part**2, axis=1) for part in mixed]
+        inputs = jnp.concatenate([nn.LayerNorm()(h), nn.Dense(c)(0.2 * scalars), *norms], axis=-1)
+        inner = nn.silu(nn.Dense(2 * c)(inputs) + nn.Dense(2 * c)(level)[None])
+        out = nn.Dense(c + k * self.lmax)(inner)
+        gated = [part * (1.0 + out[:, None, c + index * k : c + (index + 1) * k]) for index, part in enumerate(mixed)]
+        return h + out[:, :c], gated

@@ -2,32 +2,102 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
 
 
-def aggregate(values: jax.Array, graph: jraph.GraphsTuple, *, dense: bool) -> jax.Array:
+def _sum_rows(values: jax.Array, table: jax.Array) -> jax.Array:
+    """Sum of the rows of ``values`` [e, ...] that ``table`` [n, k] names (-1: none) -> [n, ...]; a gather and a reduction."""
+    wanted = (table >= 0).reshape(*table.shape, *[1] * (values.ndim - 1))
+    return jnp.sum(jnp.where(wanted, values[jnp.maximum(table, 0)], 0.0), axis=1)
+
+
+@jax.custom_vjp
+def _spread(values, index, table):
+    """values[index]; the backward pass sums the rows that ``table`` names instead of scattering, which XLA does serially on CPU."""
+    return values[index]
+
+
+_spread.defvjp(lambda values, index, table: (values[index], table), lambda table, cotangent: (_sum_rows(cotangent, table), None, None))
+
+
+@jax.custom_vjp
+def _collect(values, index, table):
+    """Sum edge ``values`` at nodes through ``table``; the backward pass gathers."""
+    return _sum_rows(values, table)
+
+
+_collect.defvjp(lambda values, index, table: (_sum_rows(values, table), index), lambda index, cotangent: (cotangent[index], None, None))
+
+
+def aggregate(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """Sum edge ``values`` [e, ...] at their receivers -> [n, ...].
 
-    ``dense=True`` promises what `Graph.to_jraph` makes (equally many edges per receiver, ordered by receiver) and turns the sum into a
-    reduction; otherwise `jraph.segment_sum` is used.
+    Where the nodes carry ``incoming`` (as `Graph.to_jraph` makes them) this is a gather and a reduction, otherwise `jraph.segment_sum`.
+    Empty slots must hold zeros in the second case; the first skips them.
     """
-    n = jax.tree.leaves(graph.nodes)[0].shape[0]
-    if dense:
-        return values.reshape(n, -1, *values.shape[1:]).sum(axis=1)
-    return jraph.segment_sum(values, graph.receivers, n)
+    if "incoming" in graph.nodes:
+        return _collect(values, graph.receivers, graph.nodes["incoming"])
+    return jraph.segment_sum(values, graph.receivers, graph.nodes["species"].shape[0])
 
 
-def receive(values: jax.Array, graph: jraph.GraphsTuple, *, dense: bool) -> jax.Array:
-    """Node ``values`` [n, ...] at each edge's receiver -> [e, ...] (a broadcast when ``dense``)."""
-    if dense:
-        n = values.shape[0]
-        k = graph.receivers.shape[0] // n
-        wide = jnp.broadcast_to(values[:, None], (n, k, *values.shape[1:]))
-        return wide.reshape(n * k, *values.shape[1:])
+def receive(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """Node ``values`` [n, ...] at each edge's receiver -> [e, ...]."""
+    if "incoming" in graph.nodes:
+        return _spread(values, graph.receivers, graph.nodes["incoming"])
     return values[graph.receivers]
+
+
+def send(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """Node ``values`` [n, ...] at each edge's sender -> [e, ...]."""
+    if "outgoing" in graph.nodes:
+        return _spread(values, graph.senders, graph.nodes["outgoing"])
+    return values[graph.senders]
+
+
+@jax.custom_vjp
+def _matmul(x, w):
+    return x @ w
+
+
+def _matmul_backward(residual, cotangent):
+    x, w = residual
+    rows = x.shape[0]
+    parts = next(p for p in (16, 8, 4, 2, 1) if rows % p == 0)
+
+    def accumulate(total, pair):
+        return total + pair[0].T @ pair[1], None
+
+    pairs = (x.reshape(parts, rows // parts, -1), cotangent.reshape(parts, rows // parts, -1))
+    gradient, _ = jax.lax.scan(accumulate, jnp.zeros_like(w), pairs)
+    return cotangent @ w.T, gradient
+
+
+_matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+
+
+class EdgeDense(nn.Module):
+    """A linear layer for many rows [e, in]. Its weight gradient is summed over blocks of rows, which on CPU avoids a transposed copy of all of them.
+
+    Attributes:
+      width: output width.
+      use_bias: add a bias.
+    """
+
+    width: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        """[e, in] -> [e, width]."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.width), jnp.float32)
+        y = _matmul(x, kernel.astype(x.dtype))
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32).astype(x.dtype)[None]
+        return y
 
 
 def envelope(distances: jax.Array, cutoff: float) -> jax.Array:
@@ -38,13 +108,13 @@ def envelope(distances: jax.Array, cutoff: float) -> jax.Array:
 
 def radial_basis(distances: jax.Array, cutoff: float, count: int) -> jax.Array:
     """Gaussians [..., count] on centres from 0.4 A to the cutoff, as wide as their spacing."""
-    centres = jnp.linspace(0.4, cutoff, count, dtype=distances.dtype)
+    centres = jnp.linspace(0.4, cutoff, count, dtype=distances.dtype).reshape(*(1,) * distances.ndim, count)
     spacing = (cutoff - 0.4) / (count - 1)
     return jnp.exp(-0.5 * ((distances[..., None] - centres) / spacing) ** 2)
 
 
-def spherical_harmonics(unit: jax.Array, lmax: int) -> jax.Array:
-    """Real solid harmonics of unit vectors [..., 3] for l = 1..lmax -> [..., lmax (lmax + 2)], scaled so that Y_l(u) . Y_l(v) = P_l(u . v).
+def spherical_harmonics(unit: jax.Array, lmax: int) -> list[jax.Array]:
+    """Real spherical harmonics of unit vectors [..., 3], a list of [..., 2l + 1] for l = 1..lmax, scaled so that Y_l(u) . Y_l(v) = P_l(u . v).
 
     Raises:
       ValueError: lmax is not 1, 2 or 3.
@@ -52,13 +122,13 @@ def spherical_harmonics(unit: jax.Array, lmax: int) -> jax.Array:
     if lmax not in (1, 2, 3):
         raise ValueError(f"lmax is {lmax}; needs 1, 2 or 3")
     x, y, z = unit[..., 0], unit[..., 1], unit[..., 2]
-    parts = [x, y, z]
+    parts = [[x, y, z]]
     if lmax >= 2:
         r3 = 3.0**0.5
-        parts += [r3 * x * y, r3 * y * z, 1.5 * z * z - 0.5, r3 * x * z, 0.5 * r3 * (x * x - y * y)]
+        parts.append([r3 * x * y, r3 * y * z, 1.5 * z * z - 0.5, r3 * x * z, 0.5 * r3 * (x * x - y * y)])
     if lmax >= 3:
         a, b, c = 0.625**0.5, 15.0**0.5, 0.375**0.5
-        parts += [
+        seven = [
             a * y * (3 * x * x - y * y),
             b * x * y * z,
             c * y * (5 * z * z - 1),
@@ -67,7 +137,8 @@ def spherical_harmonics(unit: jax.Array, lmax: int) -> jax.Array:
             0.5 * b * z * (x * x - y * y),
             a * x * (x * x - 3 * y * y),
         ]
-    return jnp.stack(parts, axis=-1)
+        parts.append(seven)
+    return [jnp.stack(part, axis=-1) for part in parts]
 
 
 def gaussian_features(value: jax.Array, width: int, *, seed: int = 0) -> jax.Array:

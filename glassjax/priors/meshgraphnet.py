@@ -51,19 +51,19 @@ class MeshGraphNet(nn.Module):
     equivariant = False
 
     @nn.compact
-    def __call__(self, graph: jraph.GraphsTuple, *, dense: bool = False) -> jax.Array:
-        """Score [n, 3] in 1/A of a graph with ``nodes`` = species [n], ``globals`` = sigma and the edges of `Graph.to_jraph`."""
+    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
+        """Score [n, 3] in 1/A of a graph as `Graph.to_jraph` makes it, with ``globals`` = sigma."""
         d, sigma = self.width, graph.globals
         mask = graph.edges["mask"][:, None]
         distances = jnp.where(graph.edges["mask"], graph.edges["distances"], self.cutoff)
         lengths = jnp.concatenate([graph.edges["displacements"], distances[:, None]], axis=-1)
-        h = MLP((d, d))(jax.nn.one_hot(graph.nodes, self.elements, dtype=lengths.dtype))
+        h = MLP((d, d))(jax.nn.one_hot(graph.nodes["species"], self.elements, dtype=lengths.dtype))
         edge = MLP((d, d))(lengths)
         # sigma(t) = k t with k = 0.8 A: the network sees t
-        h = h + MLP((d, d))(features.gaussian_features(sigma / 0.8, d))
+        h = h + MLP((d, d))(features.gaussian_features(sigma / 0.8, d))[None]
         for _ in range(self.blocks):
-            received = features.receive(h, graph, dense=dense)
-            edge = edge + MLP((d, d, d))(jnp.concatenate([h[graph.senders], received, edge], axis=-1))
-            inbox = features.aggregate(jnp.where(mask, edge, 0.0), graph, dense=dense)
+            received = features.receive(h, graph)
+            edge = edge + MLP((d, d, d))(jnp.concatenate([features.send(h, graph), received, edge], axis=-1))
+            inbox = features.aggregate(jnp.where(mask, edge, 0.0), graph)
             h = h + MLP((d, d, d))(jnp.concatenate([h, inbox], axis=-1))
         return MLP((d, 3), norm=False)(h) / sigma

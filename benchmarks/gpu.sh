@@ -1,0 +1,75 @@
+#!/bin/bash
+# One unattended call on a CUDA machine: train the silicon prior, then the benchmarks and the acceptance table. Results go to $OUT.
+#
+#   MINUTES=20 OUT=results bash benchmarks/gpu.sh            # from the repository's root
+#
+# Settings (environment):
+#   OUT       folder for results (required)
+#   MINUTES   of training over all calls (default 5); 0 skips it
+#   RESUME    folder with silicon.npz, silicon.train.npz and silicon.csv of an earlier call, to continue from it
+#   CELLS     training cells (default benchmarks/data/silicon_cells.extxyz.gz)
+#   TARGETS   cells for the acceptance table, FILE or FILE@frame, space separated (default: frames 0 and 1 of benchmarks/data/silicon_targets.extxyz.gz)
+#   NETWORK   JSON of EquivariantNetwork's options, e.g. '{"channels": 96, "blocks": 4}'
+#   TRAINING  JSON of TrainingOptions, e.g. '{"batch": 16, "learning_rate": 0.002}'
+#   STAGES    of "train run silicon" (default all)
+#   RUN_OPTIONS, SILICON_OPTIONS   more options of run.py and silicon.py, e.g. --smoke
+#
+# The machine's python3 brings jax, flax, optax, numpy, scipy and matplotlib. What it lacks travels as wheels in .whl/ (never committed):
+#   pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl jraph jax-md ase
+# PYTHON picks another interpreter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${OUT:?needs OUT, a folder for the results}"
+python=${PYTHON:-python3} cells=${CELLS:-benchmarks/data/silicon_cells.extxyz.gz} stages=${STAGES:-train run silicon}
+export PYTHONUNBUFFERED=1 MPLBACKEND=Agg MINUTES=${MINUTES:-5} NETWORK=${NETWORK:-'{}'} TRAINING=${TRAINING:-'{"batch": 16}'} RESUME=${RESUME:-}
+export XLA_PYTHON_CLIENT_PREALLOCATE=false
+mkdir -p "$OUT"
+
+if compgen -G ".whl/*.whl" >/dev/null; then
+    "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
+    export PYTHONPATH=/tmp/site
+fi
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+"$python" -c 'import jax; print("jax", jax.__version__, jax.devices())'
+
+prior=$OUT/silicon.npz
+if [ -n "$RESUME" ]; then
+    for kind in npz train.npz csv; do
+        if [ -f "$RESUME/silicon.$kind" ]; then cp "$RESUME/silicon.$kind" "$OUT/silicon.$kind"; fi
+    done
+fi
+
+if [[ " $stages " == *" train "* && $MINUTES != 0 ]]; then
+    "$python" - "$prior" "$cells" <<'PYTHON' 2>&1 | tee "$OUT/train.log"
+import json, os, sys
+
+from glassjax.io import read_structures
+from glassjax.priors.prior import make_network
+from glassjax.priors.training import TrainingOptions, train
+
+out, *files = sys.argv[1:]
+cells = read_structures(files)
+network = make_network(dict(name="equivariant", options=dict(elements=1) | json.loads(os.environ["NETWORK"])))
+options = TrainingOptions(minutes=float(os.environ["MINUTES"]), **json.loads(os.environ["TRAINING"]))
+print(len(cells), "cells;", network, options)
+
+
+def report(step, seconds, losses):
+    if step % 500 == 0:
+        print(step, round(seconds), losses)
+
+
+train(cells, out=out, network=network, elements=("Si",), options=options, resume=bool(os.environ["RESUME"]), report=report)
+PYTHON
+fi
+
+[ -f "$prior" ] || prior=silicon # the shipped one
+if [[ " $stages " == *" run "* ]]; then
+    # shellcheck disable=SC2086
+    "$python" benchmarks/run.py --prior "$prior" --host gpu --out "$OUT/run.json" ${RUN_OPTIONS:-} 2>&1 | tee "$OUT/run.log" || echo "run.py failed: see run.log"
+fi
+if [[ " $stages " == *" silicon "* ]]; then
+    unseen=benchmarks/data/silicon_targets.extxyz.gz
+    # shellcheck disable=SC2086
+    "$python" benchmarks/silicon.py --prior "$prior" --targets ${TARGETS:-$unseen@0 $unseen@1} --chunk 8 --out "$OUT/silicon.json" ${SILICON_OPTIONS:-} 2>&1 | tee "$OUT/silicon.log"
+fi

@@ -1,0 +1,7 @@
+"""``python -m glassjax``."""
+
+import sys
+
+from glassjax.cli import main
+
+sys.exit(main())

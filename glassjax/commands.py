@@ -1,0 +1,264 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+class Progress:
+    """Progress on a stream: one line rewritten on a terminal, a plain line every few seconds elsewhere. Callable with the dict of `sample`."""
+
+    def __init__(self, stream=None, every: float = 10.0):
+        self.stream = sys.stderr if stream is None else stream
+        self.tty = self.stream.isatty()
+        self.every, self.last, self.width = every, -1e9, 0
+
+    def __call__(self, state: dict) -> None:
+        text = f"{100 * state['done'] / state['total']:3.0f} %   {clock(state['left'])} left"
+        if state["chunks"] > 1:
+            text += f"   chunk {state['chunk'] + 1} of {state['chunks']}"
+        if state["r_factor"]:
+            text += "   R = " + ", ".join(f"{r:.3f}" for r in state["r_factor"])
+        self.line(text, done=state["done"] >= state["total"])
+
+    def line(self, text: str, *, done: bool = False) -> None:
+        """Show one line of progress; the last is always shown."""
+        now = time.monotonic()
+        if self.tty:
+            self.stream.write("\r" + text.ljust(self.width) + ("\n" if done else ""))
+            self.width = 0 if done else len(text)
+        elif done or now - self.last >= self.every:
+            self.stream.write(text + "\n")
+            self.last = now
+        self.stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    if not np.isfinite(seconds):
+        return "?"
+    whole = int(round(max(0.0, seconds)))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def demo(options) -> int:
+    """Invert the shipped target."""
+    from glassjax.settings import RunSettings, TargetSettings
+
+    file = Path(__file__).parent / "data" / "demo_target.dat"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: got no demo target; needs the package's data; install glassjax again")
+    header = [line.split("=") for line in file.read_text().splitlines() if line.startswith("#") and "number_density" in line and "=" in line]
+    density = float(header[0][1].split()[0])
+    target = TargetSettings(file=str(file), function="g")
+    return _invert(
+        RunSettings(
+            target=[target],
+            composition="Si",
+            atoms=216,
+            number_density=density,
+            replicas=options.replicas,
+            seed=options.seed,
+            steps=options.steps,
+            out=options.out,
+            resume=options.resume,
+        )
+    )
+
+
+def invert(options) -> int:
+    """Invert one target, or what a run file says (options on the command line win)."""
+    from glassjax.settings import RunSettings, TargetSettings, read_run
+
+    target_keys = [f.name for f in dataclasses.fields(TargetSettings) if f.name not in ("file", "name")]
+    given = {key: getattr(options, key) for key in target_keys if getattr(options, key) is not None}
+    if Path(options.target).suffix.lower() == ".toml":
+        run = read_run(options.target)
+        if given:
+            raise ValueError(f"got --{', --'.join(given)} with a run file; needs them in its [[target]] tables; move them there")
+        if not run.target:
+            raise ValueError(f"{options.target}: got no [[target]] table; needs at least one; add it, or use `glassjax generate`")
+    else:
+        run = RunSettings()
+        if not Path(options.target).is_file():
+            raise FileNotFoundError(f"{options.target}: got no such file; needs a text file of columns x, y[, uncertainty]; check the path")
+        if "function" not in given:
+            raise ValueError("got no function; needs what the file holds; pass --function g, G or S")
+        run.target = [TargetSettings(file=options.target, **given)]
+    return _invert(_with_options(run, options))
+
+
+def generate(options) -> int:
+    """Sample the prior alone."""
+    from glassjax.settings import RunSettings
+
+    return _invert(_with_options(RunSettings(), options))
+
+
+def _with_options(run, options):
+    """The settings with what the command line gives."""
+    for field in dataclasses.fields(run):
+        value = getattr(options, field.name, None) if field.name != "target" else None
+        if value is not None:
+            setattr(run, field.name, value)
+    return run
+
+
+def _invert(run) -> int:
+    from glassjax import inversion, settings
+
+    if run.out is None:
+        raise ValueError("got no folder for the results; needs one; pass --out DIR")
+    options = settings.invert_options(run)
+    targets, inputs = settings.read_targets(run)
+    result = inversion.invert(targets, **options, inputs=inputs, report=Progress())
+    return _tell(result, Path(run.out))
+
+
+def _tell(result, folder: Path) -> int:
+    """Print a table of the replicas from the record that was written."""
+    import json
+
+    record = json.loads((folder / "run.json").read_text())
+    names = [t.name for t in result.targets]
+    print("replica  " + "".join(f"R {n:<8}|d{n}|{'':<6}" for n in names) + "shortest  coordination  angle")
+    for row in record["replicas"]:
+        if row["status"] != "ok":
+            print(f"{row['replica']:7d}  {row['status']}: left out of the results")
+            continue
+        fits = "".join(f"{row[f'r_factor_{n}']:<10.3f}{row[f'mean_abs_difference_{n}']:<10.4f}" for n in names)
+        angle = "-" if row["angle_mean"] is None else f"{row['angle_mean']:.1f}±{row['angle_deviation']:.1f}"
+        print(f"{row['replica']:7d}  {fits}{row['shortest_distance']:.2f} A    {row['mean_coordination']:<12.2f}  {angle}")
+    if not result.ensemble.good():
+        raise RuntimeError("every replica diverged; take more steps (--steps), lower --strength, or check the target and the density")
+    print(f"{clock(record['timings']['total'])} in all; results in {folder}")
+    return 0
+
+
+def train(options) -> int:
+    """Train a prior."""
+    from glassjax.io.atoms import read_structures
+    from glassjax.priors import training
+    from glassjax.priors.prior import make_network
+    from glassjax.report import plot_learning_curve, png, write_whole
+
+    out = _output_file(options.out, ".npz")
+    if not options.resume and (out.exists() or out.with_suffix(".train.npz").exists()):
+        raise ValueError(f"{out} is already there; needs a new name: pass --resume to continue that training, or another --out")
+    structures = read_structures(options.structures, options.elements)
+    elements = tuple(options.elements) if options.elements else structures[0].elements
+    network = make_network(dict(name=options.network, options=dict(elements=len(elements))))
+    record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
+    settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed)
+    progress = Progress()
+
+    def report(step, seconds, losses):
+        share = max(seconds / (60 * options.minutes), step / options.steps if options.steps else 0.0)
+        values = ", ".join("-" if v is None else f"{v:.3f}" for v in losses.values())
+        left = seconds / share - seconds if share > 0 else float("nan")
+        progress.line(f"{100 * min(1.0, share):3.0f} %   {clock(left)} left   step {step}   loss by noise band {values}")
+
+    training.train(structures, out=out, network=network, elements=elements, options=settings, resume=options.resume, record=record, report=report)
+    write_whole(out.with_suffix(".png"), png(plot_learning_curve(out.with_suffix(".csv"))))
+    print(f"prior in {out}, learning curve in {out.with_suffix('.csv')} and {out.with_suffix('.png')}")
+    return 0
+
+
+def melt_quench(options) -> int:
+    """Make cells by melting and quenching."""
+    from glassjax import melt_quench as md
+    from glassjax.elements import check_density, parse_composition
+
+    symbols = parse_composition(options.composition, options.atoms)
+    check_density(symbols, mass_density=options.density)
+    md.find_potential(tuple(dict.fromkeys(symbols)))
+    if options.rate is not None and not options.rate > 0:
+        raise ValueError(f"got a cooling rate of {options.rate} K/ps; needs a positive one; 10 to 100 is usual")
+    if options.snapshots < 1 or options.replicas < 1:
+        raise ValueError(f"got {options.replicas} replicas and {options.snapshots} snapshots; needs at least 1 of each")
+    out = _output_file(options.out, None)
+    if options.published:
+        plan = md.published(100.0 if options.rate is None else options.rate)
+    else:
+        plan = md.Protocol()
+        if options.rate is not None:
+            (hot, first), (cold, _), last = plan.stages
+            plan = dataclasses.replace(plan, stages=((hot, first), (cold, float(options.rate)), last))
+    plan = dataclasses.replace(plan, snapshots=options.snapshots)
+    progress, started = Progress(), time.monotonic()
+
+    def report(replica, fraction, temperature):
+        share = (replica + fraction) / options.replicas
+        spent = time.monotonic() - started
+        left = clock(spent / share - spent) if share > 0 else "?"
+        progress.line(f"{100 * share:3.0f} %   {left} left   cell {replica + 1} of {options.replicas}, {temperature:.0f} K", done=share >= 1)
+
+    md.melt_quench(symbols, options.density, out=out, replicas=options.replicas, seed=options.seed, protocol=plan, report=report)
+    print(f"{options.replicas} cells of {len(symbols)} atoms in {out}")
+    return 0
+
+
+def spectra(options) -> int:
+    """Curves of structures."""
+    from glassjax.io.atoms import read_structures
+    from glassjax.observables import pair_distribution, structure_factor
+    from glassjax.preparation import check_reach
+    from glassjax.report import AXES, curve, plot_spectra, png, write_whole
+
+    out = _output_file(options.out, None)
+    if out.suffix.lower() == ".png":
+        raise ValueError(f"got {out} as --out; needs a CSV file; the picture goes beside it")
+    frames = read_structures(options.structures)
+    symbols = frames[0].symbols
+    for index, frame in enumerate(frames):
+        if any(frame.symbols.count(e) * len(symbols) != symbols.count(e) * len(frame.symbols) for e in frame.elements):
+            raise ValueError(f"got frame {index} of another composition than frame 0; needs one composition; compute them one by one")
+    mixture = len(set(symbols)) > 1 and options.partial is None
+    if mixture and options.weights is None:
+        raise ValueError(f"got a mixture of {', '.join(frames[0].elements)} without weights; needs --weights number, neutron, xray or Z")
+    weights, partial = options.weights or "number", tuple(options.partial.split("-")) if options.partial else None
+    if partial is not None and len(partial) != 2:
+        raise ValueError(f"got partial {options.partial!r}; needs two elements, such as Si-O")
+    fractions = {e: symbols.count(e) / len(symbols) for e in frames[0].elements}
+    if options.function == "S":
+        x = np.linspace(options.qmin, options.qmax, options.points or 391)
+        rmax = 10.0 if options.rmax is None else options.rmax
+        observable = structure_factor(x, fractions, weights=weights, rmax=rmax, window=options.window, partial=partial)
+    else:
+        x = np.linspace(options.rmin, 8.0 if options.rmax is None else options.rmax, options.points or 100)
+        observable = pair_distribution(x, fractions, function=options.function, weights=weights, width=options.width, partial=partial)
+    for index, frame in enumerate(frames):
+        check_reach(observable.rmax, frame, f"the curve of frame {index}")
+    curves = np.stack([curve(observable, frame) for frame in frames])
+    head = f"# {AXES[options.function][2]}\n# {observable.convention}\n# " + ", ".join(map(str, options.structures)) + "\n"
+    names = ",".join(["x", "mean", *[f"frame_{i}" for i in range(len(frames))]])
+    rows = "\n".join(",".join(f"{v:.7g}" for v in row) for row in np.column_stack([x, curves.mean(axis=0), curves.T]))
+    write_whole(out, f"{head}{names}\n{rows}\n".encode())
+    write_whole(out.with_suffix(".png"), png(plot_spectra(x, curves, options.function)))
+    print(f"{len(frames)} curves in {out}, picture in {out.with_suffix('.png')}")
+    return 0
+
+
+def _output_file(name, suffix: str | None) -> Path:
+    """Path of a file to write, its folder made; raises ``ValueError`` for the wrong ending, ``PermissionError`` where it cannot be written."""
+    path = Path(name)
+    if suffix is not None and path.suffix != suffix:
+        raise ValueError(f"got {path} as --out; needs a name that ends in {suffix}; rename it")
+    if path.is_dir():
+        raise ValueError(f"got {path} as --out, which is a folder; needs a file; name one inside it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".write-{os.getpid()}")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(f"cannot write {path} ({error.strerror}); needs a writable place; pass another --out") from error
+    return path

@@ -1,0 +1,277 @@
+"""What a person sees of an ensemble: structures, fit curves, a picture and a record. Every file is written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from glassjax import analysis
+from glassjax.elements import EDITIONS
+from glassjax.ensemble import Ensemble
+from glassjax.observables.pair import PairObservable
+from glassjax.structure import Structure, number_density
+from glassjax.targets import Target, r_factor
+
+AXES = {
+    "g": ("r (Å)", "g(r)", "r in A, g(r) dimensionless"),
+    "G": ("r (Å)", "G(r) (Å⁻²)", "r in A, G(r) in 1/A^2"),
+    "S": ("Q (Å⁻¹)", "S(Q)", "Q in 1/A, S(Q) dimensionless"),
+}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "jax-md", "ase", "numpy", "scipy")
+DATA, MODEL = "#222222", "#c1440e"
+
+
+def curve(observable: PairObservable, structure: Structure) -> np.ndarray:
+    """The observable [m] of one structure on the host, with capacities grown until they suffice."""
+    margin = 4.0
+    while True:
+        fitted = observable.fit(structure, margin=margin)
+        values = np.asarray(_evaluate(fitted, structure))
+        if np.isfinite(values).all() or not np.isfinite(np.asarray(structure.positions)).all() or margin > 1000:
+            return values
+        margin *= 4
+
+
+_evaluate = jax.jit(lambda observable, structure: observable(structure))
+
+
+def fit_curves(ensemble: Ensemble, targets: Sequence[Target]) -> list[np.ndarray]:
+    """Model of every good replica per target, [replicas, m] each."""
+    good = [ensemble.structures[i] for i in ensemble.good()]
+    return [np.stack([curve(t.observable, s) for s in good]) if good else np.zeros((0, len(t.data))) for t in targets]
+
+
+def save(ensemble: Ensemble, folder, targets: Sequence[Target] = (), *, record: dict | None = None, cutoff=None) -> Path:
+    """Write an ensemble to a folder: ``ensemble.extxyz``, ``fit_<target>.csv``, ``fit.png`` and ``run.json``.
+
+    Args:
+      ensemble: from `sample` or `invert`.
+      folder: made if it is not there.
+      targets: what it was fitted to.
+      record: facts for ``run.json``, as `invert` collects them.
+      cutoff: bond cutoff of the coordination histogram, A, one or per pair; by default `analysis.bond_cutoffs`.
+
+    Returns:
+      The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = tuple(targets)
+    models = fit_curves(ensemble, targets)
+    info = frame_info(ensemble, targets, record, models)
+    if ensemble.good():
+        write_whole(folder / "ensemble.extxyz", _extxyz(ensemble.to_atoms(info)))
+        numbers = [ensemble.replicas[i] for i in ensemble.good()]
+        for target, model in zip(targets, models, strict=True):
+            write_whole(folder / f"fit_{target.name}.csv", fit_table(target, model, numbers).encode())
+        if targets:
+            write_whole(folder / "fit.png", png(plot_fit(targets, models)))
+    write_whole(folder / "run.json", json.dumps(_plain(_record(ensemble, targets, models, info, record, cutoff)), indent=1).encode())
+    return folder
+
+
+def frame_info(ensemble: Ensemble, targets: Sequence[Target], record: dict | None = None, models=None) -> list[dict]:
+    """Info of each replica's frame, empty for diverged ones: seed, number density (atoms/A^3), r_factor_<target>."""
+    models = fit_curves(ensemble, targets) if models is None else models
+    info: list[dict] = [{} for _ in ensemble.structures]
+    for row, index in enumerate(ensemble.good()):
+        info[index] = dict(number_density=float(number_density(ensemble.structures[index])))
+        if record and "seed" in record:
+            info[index] = dict(seed=record["seed"]) | info[index]
+        for target, model in zip(targets, models, strict=True):
+            info[index][f"r_factor_{target.name}"] = float(r_factor(target, model[row]))
+    return info
+
+
+def fit_table(target: Target, model: np.ndarray, numbers: Sequence[int]) -> str:
+    """CSV text: comment lines that state function and unit, then x, data, uncertainty, mean and spread of the model, each replica."""
+    mean, spread = _summary(model)
+    columns = [target.observable.x, target.data, target.uncertainty, mean, spread, *model]
+    text = io.StringIO()
+    text.write(f"# {target.name}: {AXES[target.observable.function][2]}\n# {target.observable.convention}\n")
+    text.write("# model_spread: standard deviation over the replicas\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["x", "data", "uncertainty", "model_mean", "model_spread", *[f"replica_{n}" for n in numbers]])
+    for row in np.stack([np.asarray(c, dtype=float) for c in columns], axis=1):
+        writer.writerow([f"{v:.7g}" for v in row])
+    return text.getvalue()
+
+
+def _summary(model: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over replicas (zero for one)."""
+    return model.mean(axis=0), model.std(axis=0, ddof=1) if len(model) > 1 else np.zeros(model.shape[1])
+
+
+def plot_fit(targets: Sequence[Target], models: Sequence[np.ndarray]):
+    """A matplotlib figure: data and mean model with the band of the replicas above, the residual below; a column per target."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6 * max(1, len(targets)), 4.8), layout="constrained")
+    axes = figure.subplots(2, max(1, len(targets)), squeeze=False, height_ratios=(3, 1), sharex="col")
+    for column, (target, model) in enumerate(zip(targets, models, strict=True)):
+        _plot_target(axes[0, column], axes[1, column], target, model)
+    return figure
+
+
+def _plot_target(above, below, target, model):
+    x, data, uncertainty = (np.asarray(a, dtype=float) for a in (target.observable.x, target.data, target.uncertainty))
+    label_x, label_y, _ = AXES[target.observable.function]
+    mean, spread = _summary(model)
+    above.plot(x, data, "o", ms=3.5, mfc="none", mew=0.8, color=DATA, label="data")
+    above.plot(x, mean, color=MODEL, lw=1.6, label=f"model, mean of {len(model)}" if len(model) > 1 else "model")
+    if len(model) > 1:
+        above.fill_between(x, mean - spread, mean + spread, color=MODEL, alpha=0.25, lw=0, label="spread of replicas (±1 s.d.)")
+    ratio = float(r_factor(target, mean))
+    above.set_ylabel(label_y)
+    above.set_title(f"{target.name}: R = {ratio:.3f}", loc="left", fontsize=10)
+    above.legend(frameon=False, fontsize=9)
+    below.fill_between(x, -uncertainty, uncertainty, color="#888888", alpha=0.25, lw=0, label="± uncertainty")
+    below.plot(x, data - mean, color=MODEL, lw=1.2)
+    below.axhline(0.0, color=DATA, lw=0.6)
+    below.set_xlabel(label_x)
+    below.set_ylabel("data − model")
+    below.legend(frameon=False, fontsize=8)
+    for axis in (above, below):
+        axis.spines[["top", "right"]].set_visible(False)
+
+
+def plot_learning_curve(path):
+    """A matplotlib figure of a training's CSV: loss against steps per band of noise."""
+    from matplotlib.figure import Figure
+
+    with open(path, newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axis = figure.subplots()
+    for name in [n for n in (rows[0] if rows else ()) if n.startswith("loss_")]:
+        _, low, high = name.split("_")
+        points = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
+        if points:
+            label = f"σ > {low} Å" if float(high) >= 10 else f"σ {low}–{high} Å"
+            axis.plot(*zip(*points, strict=True), lw=1.2, label=label)
+    axis.set_xlabel("step")
+    axis.set_ylabel("denoising loss per atom and direction")
+    axis.set_yscale("log")
+    axis.spines[["top", "right"]].set_visible(False)
+    if axis.lines:
+        axis.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def plot_spectra(x, curves: np.ndarray, function: str):
+    """A matplotlib figure of computed curves [frames, m]: each frame thin, their mean thick."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axis = figure.subplots()
+    for one in curves[:50] if len(curves) > 1 else ():
+        axis.plot(x, one, color="#888888", lw=0.5, alpha=0.6)
+    axis.plot(x, curves.mean(axis=0), color=MODEL, lw=1.8, label=f"mean of {len(curves)}" if len(curves) > 1 else None)
+    axis.set_xlabel(AXES[function][0])
+    axis.set_ylabel(AXES[function][1])
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axis.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def png(figure) -> bytes:
+    """A matplotlib figure as PNG bytes (no display, no global state)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, glassjax and the packages that decide results."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from glassjax import __version__
+
+    found = dict(python=platform.python_version(), glassjax=__version__)
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def peak_memory() -> float | None:
+    """Most memory this process has held, MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (1024**2 if sys.platform == "darwin" else 1024), 1)
+
+
+def _record(ensemble, targets, models, info, record, cutoff) -> dict:
+    """The content of run.json."""
+    good, rows = ensemble.good(), []
+    limits = analysis.bond_cutoffs(ensemble.elements) if cutoff is None else cutoff
+    for index, (number, status) in enumerate(zip(ensemble.replicas, ensemble.status, strict=True)):
+        row = dict(replica=number, status=status) | info[index]
+        if index in good:
+            place = good.index(index)
+            for target, model in zip(targets, models, strict=True):
+                row[f"mean_abs_difference_{target.name}"] = float(np.abs(model[place] - np.asarray(target.data)).mean())
+            row |= analysis.local_order(ensemble.structures[index], limits)
+        rows.append(row)
+    bonds = {f"{a}-{b}": value for (a, b), value in limits.items()} if isinstance(limits, dict) else limits
+    device = jax.devices()[0]
+    return dict(record or {}) | dict(
+        conventions={t.name: t.observable.convention for t in targets},
+        tables=dict(EDITIONS),
+        bond_cutoffs=bonds,
+        versions=versions(),
+        device=dict(platform=device.platform, kind=device.device_kind, count=jax.device_count(), cores=os.cpu_count()),
+        timings=ensemble.seconds,
+        peak_memory_mb=peak_memory(),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        replicas=rows,
+    )
+
+
+def _plain(value):
+    """JSON-ready: numpy to Python, NaN and infinity to None."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _extxyz(frames) -> bytes:
+    import ase.io
+
+    text = io.StringIO()
+    ase.io.write(text, frames, format="extxyz")
+    return text.getvalue().encode()
+
+
+def write_whole(path, content: bytes) -> None:
+    """Write a file under another name and rename it, so that it is there whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,30 @@
+"""Shared fixtures. Rank promotion is an error in every test: a missing axis must not broadcast silently."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# sharding is run on several devices in a subprocess; here results must not depend on the machine's matrix units
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture
+def x64():
+    """64-bit numbers inside one test."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder of public data; skips where it is absent."""
+    root = Path(os.environ.get("GLASSJAX_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no data folder {root}; set GLASSJAX_DATA")
+    return root

@@ -1,0 +1,561 @@
+"""Scores and samplers: conformance, exact solutions, the closed form of the guidance, ladders, ensembles."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase.neighborlist import neighbor_list
+
+import glassjax.guidance as guidance
+from glassjax import noise
+from glassjax import samplers as sm
+from glassjax import structure as st
+from glassjax._pytree import frozen, static
+from glassjax.ensemble import Stage, run, sample
+from glassjax.io.atoms import to_atoms
+from glassjax.neighbors import build, grow, neighbor_spec
+from glassjax.observables import histogram
+from glassjax.priors import prior as prior_module
+from glassjax.priors.equivariant import EquivariantNetwork
+from glassjax.priors.meshgraphnet import MeshGraphNet
+from glassjax.priors.prior import Prior
+from glassjax.targets import target
+
+TRICLINIC = np.array([[7.0, 0.3, -0.2], [2.0, 7.5, 0.4], [-2.0, 1.5, 7.2]])
+ELEMENTS = ("Si", "O")
+R, Q = np.linspace(1.0, 4.5, 24), np.linspace(1.0, 9.0, 20)
+
+
+@frozen
+class Repulsion:
+    """A cheap score with every symmetry: atoms push each other, and it meets capacities as a prior does."""
+
+    reach: float = static(default=3.0)
+    spec: object = static(default=None)
+
+    def fit(self, s):
+        return dataclasses.replace(self, spec=neighbor_spec(s, self.reach, margin=14.0))
+
+    def grown(self, info):
+        return dataclasses.replace(self, spec=grow(self.spec, info["needed"]))
+
+    def __call__(self, s, sigma):
+        graph = build(s, self.spec)
+        push = jnp.where(graph.mask, jnp.exp(-(graph.distances**2) / 2), 0.0)[..., None] * graph.displacements
+        kind = 1.0 + s.species.astype(push.dtype)[:, None]
+        return -0.3 * kind * jnp.sum(push, axis=1) / (sigma + 0.5), {"needed": graph.needed}
+
+
+@frozen
+class Gaussian:
+    """The exact score of noise on independent Gaussians of standard deviation ``spread`` around ``centre``: no neighbours, no info."""
+
+    centre: jax.Array
+    spread: jax.Array
+
+    def fit(self, s):
+        return self
+
+    def grown(self, info):
+        return self
+
+    def __call__(self, s, sigma):
+        return -(s.positions - self.centre) / (self.spread**2 + sigma**2), {}
+
+
+def mixture(n=16, seed=0, minimum_distance=1.4):
+    symbols = [ELEMENTS[i % 2] for i in range(n)]
+    return st.random_packing(seed, symbols, cell=TRICLINIC, minimum_distance=minimum_distance, elements=ELEMENTS)
+
+
+def targets():
+    composition, density = ["Si", "O"], 16 / abs(np.linalg.det(TRICLINIC))
+    g = target(R, 1 + 0.3 * np.sin(3 * R), composition, function="g", number_density=density, weights="neutron")
+    s = target(Q, 1 + 0.2 * np.cos(2 * Q), composition, function="S", number_density=density, weights="xray", rmax=5.0, name="S")
+    return g, s
+
+
+def network_prior(kind, s):
+    if kind == "equivariant":
+        network = EquivariantNetwork(elements=2, channels=8, steerable=4, blocks=1, radial=8, cutoff=3.5)
+    else:
+        network = MeshGraphNet(elements=2, width=8, blocks=1, cutoff=3.5)
+    graph = build(s, neighbor_spec(s, 3.5)).to_jraph(s.species, jnp.float32(0.5))
+    return Prior(params=jax.jit(network.init)(jax.random.key(3), graph)["params"], network=network, elements=ELEMENTS)
+
+
+SCORES = {
+    "prior, equivariant": lambda s: network_prior("equivariant", s),
+    "prior, meshgraphnet": lambda s: network_prior("meshgraphnet", s),
+    "posterior, pseudo-inverse": lambda s: guidance.posterior(Repulsion(), targets()),
+    "posterior, gradient": lambda s: guidance.posterior(Repulsion(), targets()[0], method="gradient", strength=0.3),
+    "posterior of a network": lambda s: guidance.posterior(network_prior("equivariant", s), targets()[0]),
+    "keep_apart": lambda s: guidance.keep_apart(Repulsion(), {("Si", "Si"): 2.2, ("Si", "O"): 1.9, ("O", "O"): 2.1}, ELEMENTS),
+    "keep_apart of a posterior": lambda s: guidance.keep_apart(guidance.posterior(Repulsion(), targets()[1]), 2.0, ELEMENTS),
+}
+SAMPLERS = {
+    "reverse SDE": lambda: sm.reverse_sde(ancestral=False),
+    "ancestral": lambda: sm.reverse_sde(),
+    "probability flow": lambda: sm.probability_flow(),
+    "predictor-corrector": lambda: sm.predictor_corrector(corrections=2),
+    "veto": lambda: sm.veto(sm.reverse_sde(), 1.3, ELEMENTS, below=1.0),
+}
+
+
+def turn(seed):
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return q * np.sign(np.linalg.det(q))
+
+
+# --- conformance ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_score_conformance(x64, name):
+    """jit = eager, vmap = loop, one trace, translation, rotation, reflection, permutation, lattice wrap, empty slots."""
+    s = mixture()
+    score = SCORES[name](s).fit(s)
+    score = score.grown({k: np.array([48, 700, 0]) for k in ("needed", "needed_pairs", "needed_contacts")})  # room for every variant below
+    traces = []
+
+    @jax.jit
+    def compiled(s, sigma):
+        traces.append(1)
+        return score(s, sigma)[0]
+
+    sigma = jnp.float64(0.3)
+    base = np.asarray(compiled(s, sigma))
+    scale = np.abs(base).max()
+    assert base.shape == (16, 3) and np.isfinite(base).all() and scale > 1e-3
+
+    def close(other, expected=base):
+        np.testing.assert_allclose(compiled(other, sigma), expected, atol=2e-7 * scale)  # Cholesky of a stiff system costs digits
+
+    rng = np.random.default_rng(1)
+    close(dataclasses.replace(s, positions=s.positions + jnp.array([[5.3, -2.7, 14.1]])))
+    close(dataclasses.replace(s, positions=s.positions + rng.integers(-2, 3, s.positions.shape) @ np.asarray(s.cell)))
+    close(st.wrap(s))
+    order = rng.permutation(16)
+    close(dataclasses.replace(s, positions=s.positions[order], species=s.species[order]), base[order])
+    if "meshgraphnet" not in name:
+        for matrix in (turn(1), -turn(2)):
+            close(dataclasses.replace(s, positions=s.positions @ matrix, cell=s.cell @ matrix), base @ matrix)
+    compiled(s, jnp.float64(0.7))
+    assert len(traces) == 1
+    np.testing.assert_allclose(score(s, sigma)[0], base, atol=2e-7 * scale)
+    batch = [s, mixture(seed=1)]
+    loop = np.stack([compiled(one, sigma) for one in batch])
+    np.testing.assert_allclose(jax.jit(jax.vmap(lambda one: score(one, sigma)[0]))(st.stack(batch)), loop, atol=2e-7 * np.abs(loop).max())
+    padded = dataclasses.replace(
+        s, positions=jnp.concatenate([s.positions, jnp.ones((2, 3))]), species=jnp.concatenate([s.species, jnp.full(2, -1, jnp.int32)])
+    )
+    both = np.asarray(compiled(padded, sigma))
+    np.testing.assert_allclose(both[:16], base, atol=2e-7 * scale)
+    np.testing.assert_array_equal(both[16:], 0.0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_conformance(x64, name):
+    """jit = eager, vmap = loop, one trace, translation and lattice wrap for equal noise; rotation and permutation where there is none."""
+    s = mixture()
+    score = Repulsion().fit(s).grown({"needed": np.array([48, 700, 0])})
+    sampler = SAMPLERS[name]().fit(s)
+    traces = []
+
+    @jax.jit
+    def compiled(key, s, sigma, following):
+        traces.append(1)
+        return sampler.step(key, sampler.init(key, s), score, sigma, following)[0].positions
+
+    key, levels = jax.random.key(0), (jnp.float64(0.5), jnp.float64(0.4))
+    base = np.asarray(compiled(key, s, *levels))
+    assert np.isfinite(base).all() and np.abs(base - np.asarray(s.positions)).max() > 1e-3
+    np.testing.assert_allclose(sampler.step(key, s, score, *levels)[0].positions, base, atol=1e-9)
+    shift = np.array([[5.3, -2.7, 14.1]])
+    np.testing.assert_allclose(compiled(key, dataclasses.replace(s, positions=s.positions + shift), *levels), base + shift, atol=1e-9)
+    lattice = np.random.default_rng(1).integers(-2, 3, s.positions.shape) @ np.asarray(s.cell)
+    np.testing.assert_allclose(compiled(key, dataclasses.replace(s, positions=s.positions + lattice), *levels), base + lattice, atol=1e-9)
+    other = mixture(seed=1)
+    keys = jax.random.split(jax.random.key(2), 2)
+    loop = [compiled(k, one, *levels) for k, one in zip(keys, (s, other), strict=True)]
+    mapped = jax.jit(jax.vmap(lambda k, one: sampler.step(k, one, score, *levels)[0].positions))(keys, st.stack([s, other]))
+    np.testing.assert_allclose(mapped, np.stack(loop), atol=1e-9)
+    last = compiled(key, s, levels[1], jnp.float64(0.0))  # a step to zero noise is finite and, for all of them, without noise
+    assert np.isfinite(last).all()
+    np.testing.assert_allclose(last, compiled(jax.random.key(9), s, levels[1], jnp.float64(0.0)), atol=1e-12)
+    assert len(traces) == 1
+    if name == "probability flow":
+        matrix, order = turn(3), np.random.default_rng(2).permutation(16)
+        turned = dataclasses.replace(s, positions=s.positions @ matrix, cell=s.cell @ matrix)
+        np.testing.assert_allclose(compiled(key, turned, *levels), base @ matrix, atol=1e-9)
+        mixed = dataclasses.replace(s, positions=s.positions[order], species=s.species[order])
+        np.testing.assert_allclose(compiled(key, mixed, *levels), base[order], atol=1e-9)
+    else:
+        assert np.abs(np.asarray(compiled(jax.random.key(9), s, *levels)) - base).max() > 1e-2
+
+
+def test_empty_slots_do_not_move():
+    s = dataclasses.replace(mixture(), species=mixture().species.at[3].set(-1))
+    score = Repulsion().fit(s)
+    for make in SAMPLERS.values():
+        end, _ = run(jax.random.key(0), s, [Stage(score=score, sampler=make().fit(s), ladder=noise.linear(2))])
+        np.testing.assert_array_equal(end.positions[3], s.positions[3])
+
+
+# --- exact solutions --------------------------------------------------------------------------------------------------------------------------
+
+
+def cloud(n, spread, seed=0):
+    """Atoms spread by the target's standard deviation around centres in a cell that matters to none of them."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(20.0, 80.0, size=(n, 3))
+    s = st.structure(centre + spread * rng.normal(size=(n, 3)), np.diag([100.0] * 3), ["Ar"] * n)
+    return s, Gaussian(centre=jnp.asarray(centre, s.positions.dtype), spread=jnp.asarray(spread, s.positions.dtype)), centre
+
+
+@pytest.mark.parametrize("name", ["reverse SDE", "ancestral", "predictor-corrector"])
+@pytest.mark.parametrize("shape", ["geometric", "linear"])
+def test_exact_score_gives_the_exact_variance(x64, name, shape):
+    """Harmonic wells of spread u: after denoising to s_min the variance is u^2 + s_min^2."""
+    u, low = 0.2, 0.02
+    s, score, centre = cloud(5000, u)
+    ladder = {"geometric": noise.geometric, "linear": noise.linear}[shape](300, sigma_max=1.0, sigma_min=low)
+    end, _ = jax.jit(lambda k, s: run(k, s, [Stage(score=score, sampler=SAMPLERS[name](), ladder=ladder)]))(jax.random.key(1), s)
+    d = np.asarray(end.positions) - centre
+    error = np.sqrt(2 / d.size)
+    assert abs(d.mean()) < 5 * u / np.sqrt(d.size)
+    assert d.var() / (u**2 + low**2) == pytest.approx(1.0, abs=4 * error + 0.015)  # 0.015: finite steps
+    kurtosis = np.mean(d**4) / d.var() ** 2
+    assert kurtosis == pytest.approx(3.0, abs=5 * np.sqrt(24 / d.size))
+
+
+def test_variance_of_each_step_is_as_published(x64):
+    """One step from exact noise, both forms of the reverse SDE, against the variance that their definitions give."""
+    u, a, b = 0.3, 0.5, 0.35
+    s, score, centre = cloud(20000, np.sqrt(u**2 + a**2))
+    score = dataclasses.replace(score, spread=jnp.float64(u))
+    for ancestral, noise_variance in ((False, a**2 - b**2), (True, (a**2 - b**2) * b**2 / a**2)):
+        end, _ = sm.reverse_sde(ancestral=ancestral).step(jax.random.key(0), s, score, jnp.float64(a), jnp.float64(b))
+        d = np.asarray(end.positions) - centre
+        shrink = 1 - (a**2 - b**2) / (u**2 + a**2)
+        assert d.var() == pytest.approx(shrink**2 * (u**2 + a**2) + noise_variance, rel=5 * np.sqrt(2 / d.size))
+
+
+def test_probability_flow_is_exact_and_second_order(x64):
+    """x - x0 shrinks by sqrt((u^2 + s_min^2) / (u^2 + s_max^2)), atom by atom; the error falls fourfold with twice the steps."""
+    u, high, low = 0.2, 1.0, 0.02
+    s, score, centre = cloud(50, np.sqrt(u**2 + high**2))
+    score = dataclasses.replace(score, spread=jnp.float64(u))
+    expected = (np.asarray(s.positions) - centre) * np.sqrt((u**2 + low**2) / (u**2 + high**2))
+    errors = []
+    for steps in (20, 40, 80):
+        x = s
+        for a, b in noise.geometric(steps, sigma_max=high, sigma_min=low).astype(float):
+            x, _ = sm.probability_flow().step(None, x, score, jnp.float64(a), jnp.float64(b))
+        errors.append(np.abs(np.asarray(x.positions) - centre - expected).max())
+    assert errors[2] < 1e-3 * np.abs(expected).max() * 5
+    assert 3.0 < errors[0] / errors[1] < 5.5 and 3.3 < errors[1] / errors[2] < 4.8
+
+
+def test_a_step_to_zero_is_tweedie(x64):
+    u, a = 0.3, 0.4
+    s, score, centre = cloud(20, 0.5)
+    score = dataclasses.replace(score, spread=jnp.float64(u))
+    x = np.asarray(s.positions)
+    expected = x - a**2 * (x - centre) / (u**2 + a**2)
+    for sampler in (sm.reverse_sde(), sm.reverse_sde(ancestral=False), sm.probability_flow(), sm.predictor_corrector()):
+        end, _ = sampler.step(jax.random.key(0), s, score, jnp.float64(a), jnp.float64(0.0))
+        np.testing.assert_allclose(end.positions, expected, atol=1e-9)
+
+
+# --- ladders ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [noise.linear, noise.geometric, noise.karras])
+def test_ladders_descend_without_gaps(make):
+    ladder = make(40, sigma_max=1.5, sigma_min=0.02)
+    assert ladder.shape == (40, 2) and ladder.dtype == np.float32
+    assert ladder[0, 0] == pytest.approx(1.5, rel=1e-6) and ladder[-1, 1] == pytest.approx(0.02, rel=1e-5)
+    np.testing.assert_array_equal(ladder[1:, 0], ladder[:-1, 1])
+    assert (ladder[:, 0] > ladder[:, 1]).all()
+    levels = np.append(ladder[:, 0], ladder[-1, 1]).astype(float)
+    even = {"linear": levels, "geometric": np.log(levels), "karras": levels ** (1 / 7)}[make.__name__]
+    np.testing.assert_allclose(np.diff(even), np.diff(even).mean(), rtol=2e-3)
+
+
+def test_published_ladder_and_limits():
+    ladder = noise.linear(512)
+    np.testing.assert_allclose(ladder[[0, -1], [0, 1]], [0.8, 0.0008], rtol=1e-6)  # sigma = 0.8 A t, t 1.0 -> 0.001
+    assert noise.linear(1, sigma_max=1.0, sigma_min=0.0).tolist() == [[1.0, 0.0]]
+    one = noise.karras(5, sigma_max=1.0, sigma_min=0.0, exponent=1.0)
+    np.testing.assert_allclose(one, noise.linear(5, sigma_max=1.0, sigma_min=0.0), atol=1e-7)
+    assert noise.finish(ladder)[-1].tolist() == [ladder[-1, 1], 0.0] and len(noise.finish(ladder)) == 513
+
+
+def test_restart_ladder():
+    ladder = noise.linear(10, sigma_max=1.0, sigma_min=0.0)
+    cycled = noise.restart(ladder, sigma=0.3, cycles=2)
+    assert len(cycled) == 10 + 2 * 3
+    for start in (10, 13):
+        np.testing.assert_allclose(cycled[start : start + 3], [[0.3, 0.2], [0.2, 0.1], [0.1, 0.0]], atol=1e-6)
+    np.testing.assert_array_equal(noise.restart(ladder, sigma=0.3, cycles=0), ladder)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: noise.linear(0), "at least 1"),
+        (lambda: noise.linear(5, sigma_max=0.1, sigma_min=0.2), "sigma_max > sigma_min"),
+        (lambda: noise.karras(5, sigma_max=0.5, sigma_min=-0.1), "sigma_min >= 0"),
+        (lambda: noise.geometric(5, sigma_min=0.0), "sigma_min > 0"),
+        (lambda: noise.restart(noise.linear(5), sigma=0.3, cycles=-1), "cycles"),
+        (lambda: noise.restart(noise.linear(5, sigma_max=0.8, sigma_min=0.4), sigma=0.3, cycles=1), "0.3 A"),
+        (lambda: sm.predictor_corrector(corrections=0), "correction"),
+        (lambda: sm.predictor_corrector(size=2.0), "size"),
+        (lambda: guidance.posterior(Repulsion(), []), "no target"),
+        (lambda: guidance.posterior(Repulsion(), targets()[0], method="magic"), "method"),
+        (lambda: guidance.posterior(Repulsion(), targets()[0], method="gradient"), "strength"),
+        (lambda: guidance.keep_apart(Repulsion(), {("Si", "C"): 2.0}, ELEMENTS), "C"),
+        (lambda: sm.veto(sm.reverse_sde(), {("Si", "C"): 2.0}, ELEMENTS), "C"),
+        (lambda: sample(jax.random.key(0), [], mixture(), replicas=0), "at least 1"),
+        (lambda: sample(jax.random.key(0), [], [mixture()] * 3, replicas=2), "3 starting structures for 2"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_missing_noise_is_added(x64):
+    """The first step and every restart bring the structure to the level they start from, and no farther.
+
+    With a flat score the flow does not move, so the variance is what was added: s_max^2, then s_r^2 - s_end^2 per cycle.
+    """
+    s, score, centre = cloud(20000, 1e-6)
+    flat = dataclasses.replace(score, spread=jnp.float64(1e9))
+    ladder = noise.restart(noise.linear(10, sigma_max=1.0, sigma_min=0.1), sigma=0.6, cycles=2)
+    begin = ladder[10, 0]
+    end, _ = run(jax.random.key(0), s, [Stage(score=flat, sampler=sm.probability_flow(), ladder=ladder)])
+    d = np.asarray(end.positions) - centre
+    assert d.var() == pytest.approx(1.0 + 2 * (begin**2 - 0.1**2), rel=5 * np.sqrt(2 / d.size))
+    # a second stage continues from the level of the first: nothing is added below it
+    two = [Stage(score=flat, sampler=sm.probability_flow(), ladder=noise.linear(3, sigma_max=a, sigma_min=b)) for a, b in ((1.0, 0.5), (0.5, 0.1))]
+    d = np.asarray(run(jax.random.key(0), s, two)[0].positions) - centre
+    assert d.var() == pytest.approx(1.0, rel=5 * np.sqrt(2 / d.size))
+
+
+# --- guidance ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def closed_form(score, s, sigma, strength=1.0, prior_width=0.5):
+    """The pseudo-inverse push from the formula, with dense Jacobians by automatic differentiation of the observables."""
+    base = np.asarray(score.score(s, sigma)[0])
+    estimate = dataclasses.replace(s, positions=s.positions + sigma**2 * base)
+    jacobian, residual, variance = [], [], []
+    for t in score.targets:
+        observable = t.observable.fit(s, margin=14.0)
+        curve = lambda p, o=observable: o(dataclasses.replace(estimate, positions=p))  # noqa: E731
+        jacobian.append(np.asarray(jax.jit(jax.jacrev(curve))(estimate.positions)).reshape(len(t.data), -1))
+        residual.append(np.asarray(t.data - curve(estimate.positions)))
+        variance.append(np.asarray(t.uncertainty) ** 2)
+    j, y, c = np.concatenate(jacobian), np.concatenate(residual), np.diag(np.concatenate(variance)) / strength
+    r2 = sigma**2 / (1 + sigma**2 / prior_width**2)
+    return base, (r2 / sigma**2) * (j.T @ np.linalg.solve(c + r2 * j @ j.T, y)).reshape(-1, 3)
+
+
+@pytest.mark.parametrize(("strength", "sigma"), [(1.0, 0.3), (0.01, 0.8), (1.0, 0.02)])
+def test_pseudo_inverse_equals_the_closed_form(x64, strength, sigma):
+    """J J^T is summed on the nodes nearest to the pairs (0.02 A), J^T itself is exact: within a few percent of the closed form ..."""
+    s = mixture()
+    score = guidance.posterior(Repulsion(), targets(), strength=strength).fit(s)
+    base, expected = closed_form(score, s, sigma, strength)
+    got = np.asarray(score(s, jnp.float64(sigma))[0]) - base
+    assert np.linalg.norm(got - expected) < 0.05 * np.linalg.norm(expected)
+
+
+def test_pseudo_inverse_converges_to_the_closed_form(x64, monkeypatch):
+    """... and the difference vanishes with the grid."""
+    s, errors = mixture(), []
+    for step in (0.02, 0.005):
+        monkeypatch.setattr(histogram, "STEP", step)
+        score = guidance.posterior(Repulsion(), targets()[0]).fit(s)
+        base, expected = closed_form(score, s, 0.3)
+        got = np.asarray(score(s, jnp.float64(0.3))[0]) - base
+        errors.append(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+    assert errors[1] < 0.4 * errors[0] and errors[1] < 0.01
+
+
+def test_gradient_method_equals_automatic_differentiation(x64):
+    """-(w / sum_c n_c) d/dx0 sum_c n_c^2 for two targets."""
+    s, sigma, w = mixture(), 0.3, 0.7
+    score = guidance.posterior(Repulsion(), targets(), method="gradient", strength=w).fit(s)
+    base = score.score(s, sigma)[0]
+    fitted = [t.fit(s, margin=14.0) for t in score.targets]
+    estimate = s.positions + sigma**2 * base
+
+    def norms(p):
+        return jnp.stack([jnp.linalg.norm(t.data - t.observable(dataclasses.replace(s, positions=p))) for t in fitted])
+
+    expected = -w / jnp.sum(norms(estimate)) * jax.jit(jax.grad(lambda p: jnp.sum(norms(p) ** 2)))(estimate)
+    got = score(s, jnp.float64(sigma))[0] - base
+    np.testing.assert_allclose(got, expected, atol=1e-8 * float(jnp.abs(expected).max()))
+
+
+def test_guidance_goes_downhill_and_vanishes_at_the_truth(x64):
+    """Data of the structure itself leave it alone; data of another one are approached by each step along the push."""
+    s, other = mixture(), mixture(seed=1)
+    g = targets()[0]
+    observable = g.observable.fit(s, margin=14.0)
+    for method, strength in (("pseudo-inverse", 1.0), ("gradient", 0.05)):
+        quiet = dataclasses.replace(Repulsion(), reach=0.5)  # no neighbour: a zero prior
+        truth = guidance.posterior(quiet, dataclasses.replace(g, data=observable(s)), method=method, strength=strength).fit(s)
+        np.testing.assert_allclose(truth(s, jnp.float64(0.2))[0], 0.0, atol=1e-6)
+        score = guidance.posterior(quiet, dataclasses.replace(g, data=observable(other)), method=method, strength=strength).fit(s)
+        step = jax.jit(lambda x, score=score: score(x, jnp.float64(0.2)))
+        x, misfit = s, []
+        for _ in range(8):
+            push, info = step(x)
+            misfit.append(float(info["r_factor"][0]))
+            x = dataclasses.replace(x, positions=x.positions + 0.3 * 0.2**2 * push)
+        assert misfit[-1] < 0.8 * misfit[0]
+        model, data = np.asarray(observable(s)), np.asarray(observable(other))
+        assert misfit[0] == pytest.approx(np.sqrt(np.sum((data - model) ** 2) / np.sum((data - 1) ** 2)), rel=1e-9)
+
+
+def shortest(s):
+    return neighbor_list("d", to_atoms(s), 3.0).min()
+
+
+def test_keep_apart_parts_overlapping_estimates(x64):
+    """A pair at 1.2 A under a limit of 2.0: one denoising step at low noise puts it at 2.0; others do not move."""
+    s = st.structure([[5.0, 5, 5], [5.0, 5.0, 6.2], [1.0, 1, 1]], np.diag([10.0] * 3), ["Si", "O", "Si"], ELEMENTS)
+    score = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), {("Si", "O"): 2.0, ("Si", "Si"): 9.9 / 3}, ELEMENTS, fade=1e6).fit(s)
+    push = np.asarray(score(s, jnp.float64(0.05))[0])
+    np.testing.assert_allclose(0.05**2 * push, [[0, 0, -0.4], [0, 0, 0.4], [0, 0, 0]], atol=1e-6)
+    end, _ = sm.reverse_sde().step(jax.random.key(0), s, score, jnp.float64(0.05), jnp.float64(0.0))
+    assert shortest(end) == pytest.approx(2.0, abs=1e-6)
+    faded = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), 2.0, ELEMENTS, fade=0.1).fit(s)
+    np.testing.assert_allclose(faded(s, jnp.float64(0.3))[0][0, 2], -0.4 / 0.09 / (1 + 3.0**4), rtol=1e-5)
+
+
+def test_veto_keeps_pairs_apart(x64):
+    """Noise that would bring atoms together is refused, per pair of species; without the veto it does."""
+    s = mixture(minimum_distance=1.5)
+    limits = {("Si", "Si"): 1.5, ("Si", "O"): 1.45, ("O", "O"): 1.4}
+    free = dataclasses.replace(Repulsion(), reach=0.5).fit(s)
+    free = free.grown({"needed": np.array([16, 300, 0])})
+
+    def walk(sampler):
+        step = jax.jit(lambda k, x: sampler.step(k, x, free, jnp.float64(0.5), jnp.float64(0.45))[0])
+        x, worst = s, []
+        for i in range(12):
+            x = step(jax.random.key(i), x)
+            i_, j_, d = neighbor_list("ijd", to_atoms(x), 3.0)
+            kinds = np.asarray(x.species)
+            bound = np.array([limits[tuple(sorted((ELEMENTS[kinds[a]], ELEMENTS[kinds[b]]), key=ELEMENTS.index))] for a, b in zip(i_, j_, strict=True)])
+            worst.append((d - bound).min())
+        return min(worst), np.abs(np.asarray(x.positions - s.positions)).max()
+
+    kept, moved = walk(sm.veto(sm.reverse_sde(ancestral=False), limits, ELEMENTS, below=1.0, rounds=10).fit(s))
+    assert kept >= -1e-6 and moved > 0.3
+    assert walk(sm.reverse_sde(ancestral=False))[0] < -0.1
+    assert walk(sm.veto(sm.reverse_sde(ancestral=False), limits, ELEMENTS, below=0.1, rounds=10).fit(s))[0] < -0.1  # too noisy to veto
+
+
+# --- ensembles --------------------------------------------------------------------------------------------------------------------------------
+
+
+def stages(s, steps=6):
+    score = guidance.keep_apart(guidance.posterior(network_prior("equivariant", s), targets()[0]), 1.5, ELEMENTS)
+    return [Stage(score=score, sampler=sm.veto(sm.reverse_sde(), 1.3, ELEMENTS), ladder=noise.geometric(steps, sigma_max=0.5, sigma_min=0.05))]
+
+
+def positions(ensemble):
+    return np.stack([np.asarray(s.positions) for s in ensemble.structures])
+
+
+@pytest.fixture(scope="module")
+def four():
+    s = mixture()
+    return s, sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
+
+
+def test_replicas_differ_and_are_reproducible(four):
+    s, ensemble = four
+    x = positions(ensemble)
+    assert ensemble.status == ["ok"] * 4 and np.isfinite(x).all()
+    for i in range(4):
+        for j in range(i):
+            assert np.sqrt(np.mean((x[i] - x[j]) ** 2)) > 0.1
+    np.testing.assert_array_equal(positions(sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)), x)
+    assert np.abs(positions(sample(jax.random.key(8), stages(s), s, replicas=[0, 1], chunk=2, segment=3)) - x[:2]).max() > 0.1
+
+
+def test_replica_alone_is_replica_among_others(four):
+    """Bit for bit with equal chunk shapes; segments and company do not matter. A chunk of one compiles to other code: rounding differs."""
+    s, ensemble = four
+    x = positions(ensemble)
+    np.testing.assert_array_equal(positions(sample(jax.random.key(7), stages(s), s, replicas=[3, 1], chunk=2, segment=3)), x[[3, 1]])
+    alone = sample(jax.random.key(7), stages(s), s, replicas=[3], chunk=2, segment=3)
+    assert alone.replicas == [3]
+    np.testing.assert_allclose(positions(alone)[0], x[3], atol=1e-3)
+
+
+def test_run_is_what_sample_does(four):
+    s, ensemble = four
+    fitted = [dataclasses.replace(g, score=g.score.fit(s), sampler=g.sampler.fit(s)) for g in stages(s)]
+    end, infos = jax.jit(lambda k, s: run(k, s, fitted, replica=2))(jax.random.key(7), s)
+    np.testing.assert_allclose(end.positions, ensemble.structures[2].positions, atol=1e-3)
+    assert infos[0]["r_factor"].shape == (6, 1) and ensemble.r_factor.shape == (4, 6, 1)
+
+
+def test_growth_gives_the_same_structures(four, monkeypatch):
+    """Lists that start too small overflow, grow, and repeat with the same random numbers."""
+    s, ensemble = four
+    honest = neighbor_spec
+    calls = []
+
+    def stingy(structure, cutoff, **options):
+        calls.append(cutoff)
+        return dataclasses.replace(honest(structure, cutoff, **options), capacity=3, edges=16)
+
+    for module in (prior_module, guidance, sm):
+        monkeypatch.setattr(module, "neighbor_spec", stingy)
+    grown = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
+    assert len(set(calls)) == 4 and grown.status == ["ok"] * 4
+    np.testing.assert_allclose(positions(grown), positions(ensemble), atol=1e-3)
+
+
+def test_interrupted_and_resumed_is_the_same(four, tmp_path):
+    s, ensemble = four
+
+    class Killed(Exception):
+        pass
+
+    for after in (1, 2, 3):
+
+        def cut(progress, after=after):
+            if progress["done"] >= 3 * after:
+                raise Killed
+
+        options = dict(replicas=4, chunk=2, segment=3, checkpoint=tmp_path / str(after))
+        with pytest.raises(Killed):
+            sample(jax.random.key(7), stages(s), s, report=cut, **options)
+        resumed = sample(jax.random.key(7), stages(s), s, resume=True, **options)
+        np.testing.assert_array_equal(positions(resumed), positions(ensemble))
+        np.testing.assert_array_equal(resumed.r_factor, ensemble.r_factor)
+        with pytest.raises(ValueError, match="other inputs"):
+            sample(jax.random.key(8), stages(s), s, resume=True, **options)
+
+
+def test_a_diverged_replica_is_reported_and_the_others_kept():
+    s = mixture()
+    bad = dataclasses.replace(s, positions=s.positions.at[0, 0].set(jnp.nan))
+    plan = [Stage(score=Repulsion(), sampler=sm.reverse_sde(), ladder=noise.linear(4))]
+    ensemble = sample(jax.random.key(0), plan, [s, bad, s], chunk=2, replicas=3)
+    assert ensemble.status == ["ok", "diverged", "ok"] and ensemble.good() == [0, 2]
+    assert len(ensemble.to_atoms()) == 2
+    with pytest.raises(RuntimeError, match="replica 1 diverged"):
+        sample(jax.random.key(0), plan, [s, bad, s], chunk=2, replicas=3, throw=True)
