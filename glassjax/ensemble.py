@@ -45,7 +45,7 @@ def start(key, replica, structure: Structure) -> State:
 def advance(state: State, stage: Stage) -> tuple[State, dict]:
     """Scan one replica through the ladder of a stage.
 
-    Before a step that starts above the level reached, the missing noise is added, so a clean structure, a restart and a two-stage protocol are one case.
+    Before a step that starts above the level reached, the missing noise is added: a clean structure, a restart and a two-stage protocol are one case.
     The random numbers of a step depend on the replica's key and the step's number alone.
 
     Returns:
@@ -55,7 +55,8 @@ def advance(state: State, stage: Stage) -> tuple[State, dict]:
     def step(state: State, levels):
         sigma, following = levels[0], levels[1]
         noise_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        missing = jnp.sqrt(jnp.maximum(sigma**2 - state.sigma**2, 0.0))
+        # as a product: equal levels give exactly zero, where a fused a * a - b * b leaves a rounding error, and its root is 1e-4 A of noise
+        missing = jnp.sqrt(jnp.maximum((sigma - state.sigma) * (sigma + state.sigma), 0.0))
         kick = missing * jax.random.normal(noise_key, state.structure.positions.shape, state.structure.positions.dtype)
         kick = jnp.where((state.structure.species >= 0)[:, None], kick, 0.0)
         noisy = replace(state.structure, positions=state.structure.positions + kick)
@@ -172,7 +173,7 @@ class _Job:
         self.steps_per_chunk = sum(len(s.ladder) for s in stages)
         self.chunks = [list(range(i, min(i + chunk, len(numbers)))) for i in range(0, len(numbers), chunk)]
         self.total = self.steps_per_chunk * len(self.chunks)
-        self.done, self.compile_seconds, self.started, self.timed = 0, 0.0, time.monotonic(), []
+        self.done, self.first_calls, self.started, self.timed = 0, [], time.monotonic(), []
         self.finished: dict[int, dict] = {}
         self.seen: set = set()
         self.growth: list = []  # what overflowed so far, replayed on resume so that the shapes, and so the last bits, are the same
@@ -236,12 +237,12 @@ class _Job:
             seconds = time.monotonic() - begun
             if signature in self.seen:
                 self.timed.append(seconds / len(ladder))
+            else:
+                self.first_calls.append((seconds, len(ladder)))
             self.seen.add(signature)
             largest = {k: np.asarray(v).reshape(-1, 3).max(axis=0) for k, v in info.items() if k.startswith("needed")}
             grown = replace(stage, score=stage.score.grown(largest), sampler=stage.sampler.grown(largest))
             if jax.tree.structure(grown) == jax.tree.structure(stage):
-                if len(self.timed) and signature not in self.seen:
-                    self.compile_seconds += seconds
                 return new, info
             self.stages[stage_index] = grown
             self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
@@ -281,7 +282,10 @@ class _Job:
         structures = [replace(self.starts[m], positions=jnp.asarray(self.finished[m]["positions"])) for m in order]
         seconds = time.monotonic() - self.started
         pace = float(np.median(self.timed)) if self.timed else float("nan")
-        timing = dict(total=seconds, per_step_per_replica=pace / self.chunk, steps=self.steps_per_chunk)
+        compiling = sum(max(0.0, s - pace * n) for s, n in self.first_calls) if self.timed else None
+        timing = dict(
+            total=seconds, compilation=compiling, per_step_per_replica=pace / self.chunk if self.timed else None, steps=self.steps_per_chunk
+        )
         return Ensemble(
             structures=structures,
             replicas=self.numbers,

@@ -130,8 +130,8 @@ def posterior(
 
     "pseudo-inverse" (Song et al., ICLR 2023): with x0 the denoised estimate, J = dF/dx0 and r_t^2 = sigma^2 / (1 + sigma^2 / s0^2),
         s_guide = (r_t^2 / sigma^2) J^T (C_y / strength + r_t^2 J J^T)^-1 (y - F(x0)).
-    "gradient" (GLASS): s_guide = -(w / sum_c n_c) dL/dx0, L = sum_c n_c^2, n_c = |y_c - F_c(x0)|, with w = ``strength``, which depends on units (3000 for
-    g(r) of silicon in the paper). No gradient runs through the network in either.
+    "gradient" (GLASS): s_guide = -(w / sum_c n_c) dL/dx0, L = sum_c n_c^2, n_c = |y_c - F_c(x0)|, with w = ``strength``, which depends on the
+    units of the data (3000 for g(r) of silicon in the paper). No gradient runs through the network in either.
 
     Args:
       score: the score to guide: a prior, or another wrapped score.
@@ -203,7 +203,7 @@ class KeepApart:
 def keep_apart(score, minimum_distance, elements, *, fade: float = 0.4) -> KeepApart:
     """A score that parts atoms whose denoised estimates overlap: each of a pair at r < d_min moves by (d_min - r) / 2.
 
-    Adds  -(1 / sigma^2) w(sigma) sum_j (d_min - r_ij)_+ / 2 u_ij  with w = 1 / (1 + (sigma / fade)^4), because estimates at high noise are means, not atoms.
+    Adds  -(1 / sigma^2) w(sigma) sum_j (d_min - r_ij)_+ / 2 u_ij  with w = 1 / (1 + (sigma / fade)^4): estimates at high noise are means, not atoms.
 
     Args:
       score: the score to restrain.

@@ -224,7 +224,16 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     displacements = jnp.where(mask[..., None], displacements, jnp.array([spec.cutoff, 0.0, 0.0], displacements.dtype))
     displacements = jnp.where(fits, displacements, jnp.nan)
     distances = jnp.sqrt(jnp.sum(displacements**2, axis=-1))
-    return Graph(neighbors=neighbors, displacements=displacements, distances=distances, mask=mask, needed=needed, edges=spec.edges, cutoff=spec.cutoff, ordered=ordered)
+    return Graph(
+        neighbors=neighbors,
+        displacements=displacements,
+        distances=distances,
+        mask=mask,
+        needed=needed,
+        edges=spec.edges,
+        cutoff=spec.cutoff,
+        ordered=ordered,
+    )
 
 
 def _candidates(structure: Structure, spec: NeighborSpec):

@@ -28,6 +28,7 @@ class Protocol:
       ancestral: exact one-step variance of the reverse SDE, see `reverse_sde`.
       corrections: Langevin steps after each step, see `predictor_corrector`.
       correction_size: of those steps, in units of sigma^2.
+      correction_window: A, noise levels between which they are taken.
       ladder: "geometric", "linear" or "karras".
       steps: steps of the ladder, the last one to zero noise included; restarts come on top.
       sigma_max: A, where the ladder starts.
@@ -48,8 +49,9 @@ class Protocol:
     name: str = "default"
     sampler: str = "reverse-sde"
     ancestral: bool = True
-    corrections: int = 0
-    correction_size: float = 0.15
+    corrections: int = 4
+    correction_size: float = 0.3
+    correction_window: tuple[float, float] = (0.08, 0.8)
     ladder: str = "geometric"
     steps: int = 200
     sigma_max: float = 1.6
@@ -69,10 +71,11 @@ class Protocol:
 
 PROTOCOLS = {
     "default": Protocol(),
-    # GLASS (PNAS 2025): prior alone over t = 1 to 0.001, then guided from t = 0.6 on the same grid
+    # GLASS (Guo and Schwalbe-Koda, arXiv:2603.23210): prior alone over t = 1 to 0.001, then guided from t = 0.6 on the same grid
     "two-stage": Protocol(
         name="two-stage",
         ancestral=False,
+        corrections=0,
         ladder="linear",
         steps=1000,
         sigma_max=0.8,
@@ -184,7 +187,7 @@ def stages(
 
     sampler = reverse_sde(ancestral=plan.ancestral) if plan.sampler == "reverse-sde" else probability_flow()
     if plan.corrections:
-        sampler = predictor_corrector(sampler, corrections=plan.corrections, size=plan.correction_size)
+        sampler = predictor_corrector(sampler, corrections=plan.corrections, size=plan.correction_size, window=tuple(plan.correction_window))
     if plan.veto_margin is not None:
         sampler = veto(sampler, {pair: value + plan.veto_margin for pair, value in limits.items()}, elements, below=plan.veto_below)
     guided = prior

@@ -55,7 +55,7 @@ class ReverseSDE(Sampler):
 def reverse_sde(*, ancestral: bool = True) -> ReverseSDE:
     """Reverse variance-exploding SDE: x += (s_i^2 - s_{i+1}^2) score + spread z, no noise on a step to zero.
 
-    ``ancestral=False`` is Euler-Maruyama as published, spread^2 = s_i^2 - s_{i+1}^2; ``ancestral=True`` uses the exact posterior variance of one step,
+    ``ancestral=False`` is Euler-Maruyama as published, spread^2 = s_i^2 - s_{i+1}^2; ``ancestral=True`` uses the posterior variance of one step,
     spread^2 = (s_i^2 - s_{i+1}^2) s_{i+1}^2 / s_i^2 (Song et al., ICLR 2021, appendix F), which needs fewer steps.
     """
     return ReverseSDE(ancestral=bool(ancestral))
@@ -86,6 +86,7 @@ class PredictorCorrector(Sampler):
 
     predictor: Sampler
     size: jax.Array
+    window: jax.Array
     corrections: int = static(default=1)
 
     def fit(self, structure):
@@ -97,27 +98,47 @@ class PredictorCorrector(Sampler):
         return replace(self, predictor=self.predictor.grown(info))
 
     def step(self, key, state, score, sigma, sigma_next):
-        """Predictor, then Langevin steps at the new level (none at zero noise)."""
+        """Predictor, then Langevin steps at the new level where it lies inside the window."""
         state, info = self.predictor.step(jax.random.fold_in(key, 0), state, score, sigma, sigma_next)
-        level = jnp.maximum(sigma_next, 1e-3)
-        width = jnp.where(sigma_next > 0, self.size * level**2, 0.0)
-        for index in range(self.corrections):
-            value, more = score(state, level)
-            info = jax.tree.map(jnp.maximum, info, more)
+        width = self.size * sigma_next**2
+
+        def correct(index, carry):
+            state, info = carry
+            value, more = score(state, sigma_next)
             kick = jnp.sqrt(2 * width) * _noise(jax.random.fold_in(key, index + 1), state)
-            state = replace(state, positions=state.positions + width * value + kick)
-        return state, info
+            return replace(state, positions=state.positions + width * value + kick), jax.tree.map(jnp.maximum, info, more)
+
+        def corrected(carry):
+            return jax.lax.fori_loop(0, self.corrections, correct, carry)
+
+        inside = (sigma_next >= self.window[0]) & (sigma_next <= self.window[1])
+        return jax.lax.cond(inside, corrected, lambda carry: carry, (state, info))
 
 
-def predictor_corrector(predictor: Sampler | None = None, *, corrections: int = 1, size: float = 0.15) -> PredictorCorrector:
+def predictor_corrector(
+    predictor: Sampler | None = None, *, corrections: int = 1, size: float = 0.15, window: tuple[float, float] = (1e-3, 1e3)
+) -> PredictorCorrector:
     """A predictor step, then ``corrections`` Langevin steps x += e s + sqrt(2 e) z with e = size x sigma^2 (Song et al., ICLR 2021).
 
+    Args:
+      predictor: the step down in noise; `reverse_sde` by default.
+      corrections: Langevin steps after it.
+      size: of those steps, in units of sigma^2.
+      window: A; noise levels (lowest, highest) that are corrected; outside it a step costs the predictor alone.
+
     Raises:
-      ValueError: corrections below 1, or size outside (0, 1].
+      ValueError: corrections below 1, size outside (0, 1], or a window that is not positive and ascending.
     """
     if corrections < 1 or not 0 < size <= 1:
         raise ValueError(f"corrections is {corrections} and size {size}; needs at least 1 correction and a size in (0, 1]")
-    return PredictorCorrector(predictor=reverse_sde() if predictor is None else predictor, size=jnp.float32(size), corrections=corrections)
+    if not 0 < window[0] < window[1]:
+        raise ValueError(f"window is {window}; needs two positive, ascending noise levels in angstrom")
+    return PredictorCorrector(
+        predictor=reverse_sde() if predictor is None else predictor,
+        size=jnp.float32(size),
+        window=jnp.asarray(window, jnp.float32),
+        corrections=int(corrections),
+    )
 
 
 @frozen

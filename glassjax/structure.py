@@ -125,7 +125,7 @@ def stack(structures: Sequence[Structure]) -> Structure:
 
 def unstack(structures: Structure) -> list[Structure]:
     """The inverse of `stack`."""
-    return [jax.tree.map(lambda leaf: leaf[i], structures) for i in range(structures.positions.shape[0])]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], structures) for i in range(structures.positions.shape[0])]
 
 
 def masses(symbols: Sequence[str]) -> np.ndarray:

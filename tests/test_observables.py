@@ -54,9 +54,9 @@ def direct_structure_factor(s, q, amplitude, rmax, window):
     mean = np.mean([b[k] for k in species], axis=0)
     x, y, d = distances(s, rmax)
     terms = np.sin(np.outer(q, d)) / np.outer(q, d) * window(d)
-    pairs = sum(
-        b[u] * b[v] * terms[:, (x == u) & (y == v)].sum(axis=1) for u in range(len(s.elements)) for v in range(len(s.elements))
-    ) / (n * mean**2)
+    pairs = sum(b[u] * b[v] * terms[:, (x == u) & (y == v)].sum(axis=1) for u in range(len(s.elements)) for v in range(len(s.elements))) / (
+        n * mean**2
+    )
     fine = (np.arange(20000) + 0.5) * rmax / 20000
     hole = 4 * np.pi * density * np.sum(fine * window(fine) * np.sin(np.outer(q, fine)), axis=1) * (rmax / 20000) / q
     return 1 + pairs - hole
@@ -174,9 +174,7 @@ def test_partials_sum_to_the_total(x64, weights):
     c = np.array([1 / 3, 2 / 3])
     b = {"number": np.ones(2), "neutron": np.array([4.1491, 5.803]), "Z": np.array([14.0, 8.0])}[weights]
     w = np.outer(c * b, c * b) / (c @ b) ** 2
-    partial = {
-        (i, j): curve(pair_distribution(R, st_symbols(s), partial=(ELEMENTS[i], ELEMENTS[j])), s) for i in range(2) for j in range(2)
-    }
+    partial = {(i, j): curve(pair_distribution(R, st_symbols(s), partial=(ELEMENTS[i], ELEMENTS[j])), s) for i in range(2) for j in range(2)}
     expected = 1 + sum(w[k] * (partial[k] - 1) for k in partial)
     np.testing.assert_allclose(curve(pair_distribution(R, st_symbols(s), weights=weights), s), expected, rtol=1e-9)
     np.testing.assert_allclose(partial[0, 1], partial[1, 0], rtol=1e-12)
@@ -203,15 +201,11 @@ def test_structure_factor_agrees_with_direct_sums(x64, weights, window):
 
 def test_structure_factor_partials_sum_to_the_total(x64):
     s = mixture()
-    parts = {
-        (a, b): curve(structure_factor(Q, st_symbols(s), partial=(a, b), rmax=6.0), s) for a in ELEMENTS for b in ELEMENTS if a >= b
-    }
+    parts = {(a, b): curve(structure_factor(Q, st_symbols(s), partial=(a, b), rmax=6.0), s) for a in ELEMENTS for b in ELEMENTS if a >= b}
     parts["O", "Si"] = parts["Si", "O"]
     c, f = np.array([1 / 3, 2 / 3]), np.stack([xray_form_factor(e, Q) for e in ELEMENTS])
     mean = c @ f
-    expected = 1 + sum(
-        c[i] * c[j] * f[i] * f[j] / mean**2 * (parts[ELEMENTS[i], ELEMENTS[j]] - 1) for i in range(2) for j in range(2)
-    )
+    expected = 1 + sum(c[i] * c[j] * f[i] * f[j] / mean**2 * (parts[ELEMENTS[i], ELEMENTS[j]] - 1) for i in range(2) for j in range(2))
     np.testing.assert_allclose(curve(structure_factor(Q, st_symbols(s), weights="xray", rmax=6.0), s), expected, atol=1e-9)
 
 
@@ -387,7 +381,9 @@ def test_affine_strain_moves_everything(x64):
     gradient, h = jax.grad(strained)(jnp.zeros((3, 3))), 1e-5
     for k in range(9):
         v = jnp.eye(9)[k].reshape(3, 3)
-        assert float(gradient.reshape(-1)[k]) == pytest.approx(float(strained(h * v) - strained(-h * v)) / (2 * h), abs=2e-4 * float(jnp.abs(gradient).max()))
+        assert float(gradient.reshape(-1)[k]) == pytest.approx(
+            float(strained(h * v) - strained(-h * v)) / (2 * h), abs=2e-4 * float(jnp.abs(gradient).max())
+        )
     # a rotation changes nothing: the gradient is symmetric
     np.testing.assert_allclose(gradient, gradient.T, atol=1e-8 * float(jnp.abs(gradient).max()))
 

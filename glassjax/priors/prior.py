@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def read_arrays(path) -> tuple[dict, dict[str, np.ndarray]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("__header__")))
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, zipfile.zlib.error) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, RuntimeError, SyntaxError, struct.error, zipfile.zlib.error) as error:
         raise ValueError(f"checkpoint {path} is corrupted or no glassjax file ({error}); train it again or fetch a fresh copy") from error
     return header, arrays
 
