@@ -13,6 +13,7 @@ from glassjax.observables import histogram, pair
 from glassjax.structure import Structure, number_density, number_of_atoms, pair_matrix
 from glassjax.targets import Target, r_factor
 
+REFINE = 4  # nodes of the slope table per node of the radial grid: a slope is read at most STEP / 8 = 0.0025 A from its pair
 BLOCK = 64  # atoms per block of the Jacobian: bounds its memory at BLOCK x neighbours x rows
 
 
@@ -24,7 +25,7 @@ class Posterior:
       score: the score to guide.
       targets: the data; all share one pair pass.
       rows: [e * e, m, points] pair functions of all targets on one grid.
-      slopes: [e * e * points, m] their derivatives at the nodes, both directions of a pair together, per unit of the density factor.
+      slopes: [e * e * points * REFINE, m] their derivatives on a denser grid, both directions of a pair together, per unit of the density factor.
       strength: 1 means as strong as the data say.
       prior_width: A, s0 in r_t^2 = sigma^2 / (1 + sigma^2 / s0^2).
       method: "pseudo-inverse" or "gradient" (static).
@@ -94,24 +95,31 @@ class Posterior:
         variance = jnp.concatenate([t.uncertainty**2 for t in self.targets]) / self.strength
         spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
         scale = 1.0 / jnp.sqrt(variance)
-        gram = self._gram(structure, graph) * jnp.outer(factor * scale, factor * scale)
+        index = self._slope_index(structure, graph)
+        gram = self._gram(graph, index) * jnp.outer(factor * scale, factor * scale)
         system = spread * gram + jnp.eye(len(scale), dtype=gram.dtype)
         solution = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(system), True), residual * scale) * scale
-        return spread / sigma**2 * self._pull(structure, graph, solution, factor)
+        # the same J as in the system, or rounding of its slopes would be amplified along directions that the data fix well
+        slope = (self.slopes @ (solution * factor))[index]
+        unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
+        return -spread / sigma**2 * jnp.sum(slope[..., None] * unit, axis=1)
 
-    def _gram(self, structure, graph):
-        """J J^T [m, m] without the density factor, over blocks of atoms."""
-        n, k = graph.neighbors.shape
-        points = self.rows.shape[-1]
+    def _slope_index(self, structure, graph):
+        """Row of the slope table for each pair [n, k]."""
+        points = self.rows.shape[-1] * REFINE
         species = jnp.maximum(structure.species, 0)
         kind = species[:, None] * len(structure.elements) + species[graph.neighbors]
-        node = jnp.clip(jnp.round(graph.distances / histogram.STEP).astype(jnp.int32), 0, points - 1)
+        node = jnp.clip(jnp.round(graph.distances * (REFINE / histogram.STEP)).astype(jnp.int32), 0, points - 1)
         # an empty slot points at the last node, where every slope is zero
-        index = jnp.where(graph.mask, kind * points + node, points - 1)
+        return jnp.where(graph.mask, kind * points + node, points - 1)
+
+    def _gram(self, graph, index):
+        """J J^T [m, m] without the density factor, over blocks of atoms."""
+        n, k = index.shape
         unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
         block = min(BLOCK, n)
         short = -n % block
-        index = jnp.pad(index, ((0, short), (0, 0)), constant_values=points - 1).reshape(-1, block, k)
+        index = jnp.pad(index, ((0, short), (0, 0)), constant_values=self.rows.shape[-1] * REFINE - 1).reshape(-1, block, k)
         unit = jnp.pad(unit, ((0, short), (0, 0), (0, 0))).reshape(-1, block, k, 3)
 
         def accumulate(total, part):
@@ -155,14 +163,13 @@ def posterior(
     points = max(t.observable.points for t in targets)
     rows = jnp.concatenate([pair.with_points(t.observable, points).rows for t in targets], axis=1)
     e = len(targets[0].observable.elements)
-    slope = (jnp.roll(rows, -1, axis=-1) - jnp.roll(rows, 1, axis=-1)) / (2 * histogram.STEP)
-    slope = slope.at[..., 0].set(0.0).at[..., -1].set(0.0)
+    slope = histogram.slope_table(rows, REFINE)
     both = slope + slope.reshape(e, e, *slope.shape[1:]).swapaxes(0, 1).reshape(slope.shape)
     return Posterior(
         score=score,
         targets=targets,
         rows=rows,
-        slopes=both.swapaxes(1, 2).reshape(e * e * points, -1),
+        slopes=both.swapaxes(1, 2).reshape(e * e * points * REFINE, -1),
         strength=jnp.asarray(1.0 if strength is None else strength, rows.dtype),
         prior_width=jnp.asarray(prior_width, rows.dtype),
         method=method,
