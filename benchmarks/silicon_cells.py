@@ -1,4 +1,4 @@
-"""Remake the training and target cells of the silicon prior: python benchmarks/silicon_cells.py --out FOLDER (resumable; about 110 s a cell and core).
+"""Remake the training and target cells of the silicon prior: python benchmarks/silicon_cells.py --out FOLDER (resumable; 110 s a cell and core).
 
 Every cell is a run of `glassjax.melt_quench`: 216 atoms, Tersoff silicon, 5000 K for 20 ps, cooled at 100 K/ps to 3000 K, at 10 K/ps to 1000 K and at
 100 K/ps to 300 K; four frames 1 ps apart. ``--rate R`` makes the cells of the published protocol (50 ps at 5000 K, one rate) instead.

@@ -77,6 +77,14 @@ def _window(x, y, uncertainty, low, high):
     return x[keep], y[keep], None if uncertainty is None else uncertainty[keep]
 
 
+def _thinned(q: np.ndarray, rmax: float) -> np.ndarray:
+    """The data's own Q, or an even grid of spacing pi / (2 rmax) where they are denser: a curve windowed at rmax holds no finer detail."""
+    spacing = math.pi / (2 * rmax)
+    if np.median(np.diff(q)) >= 0.8 * spacing:
+        return q
+    return np.linspace(q[0], q[-1], math.ceil((q[-1] - q[0]) / spacing) + 1)
+
+
 def target(
     x,
     y,
@@ -107,7 +115,8 @@ def target(
       xmin: lower end of the range to fit.
       xmax: upper end of the range to fit.
       width: Gaussian broadening of g and G, A.
-      rmax: farthest pair that S(Q) counts, A; data are passed through the same real-space window.
+      rmax: farthest pair that S(Q) counts, A; data are passed through the same real-space window, and brought to a spacing of pi / (2 rmax)
+        where they are denser (a windowed curve holds no finer detail; uncertainties are interpolated, not reduced).
       window: that window.
       partial: a pair of elements when the data are one partial.
       name: of the target in files.
@@ -136,8 +145,10 @@ def target(
             scale = 1.0 if function == "g" else 4 * math.pi * number_density * x
             uncertainty = DEFAULT_UNCERTAINTY["g"] * scale * np.ones(len(x))
     elif function == "S":
-        y = pair.windowed_data(x, y, rmax, window)
-        x, y, uncertainty = _window(x, y, uncertainty, xmin, xmax)
+        points = _thinned(x, rmax)
+        y = pair.windowed_data(x, y, rmax, window, points=points)
+        uncertainty = None if uncertainty is None else np.interp(points, x, uncertainty)
+        x, y, uncertainty = _window(points, y, uncertainty, xmin, xmax)
         observable = pair.structure_factor(x, composition, weights=weights, rmax=rmax, window=window, partial=partial)
         if uncertainty is None:
             uncertainty = np.full(len(x), DEFAULT_UNCERTAINTY["S"])

@@ -226,8 +226,8 @@ def structure_factor(q, composition, *, weights: str = "number", rmax: float = 1
     return _observable(q, rows, np.ones(len(q)), background, 0, "S", weights, fractions, float(rmax), text)
 
 
-def windowed_data(q, s, rmax: float, window: str = "cosine", number_density: float | None = None, rmin: float = 0.0) -> np.ndarray:
-    """Measured S(Q) seen through the real-space window of `structure_factor`: to r, times W(r), back to the same Q.
+def windowed_data(q, s, rmax: float, window: str = "cosine", number_density: float | None = None, rmin: float = 0.0, points=None) -> np.ndarray:
+    """Measured S(Q) seen through the real-space window of `structure_factor`: to r, times W(r), back to the same Q (or to ``points``).
 
     Q (S - 1) is transformed with the trapezoid rule on the given points (S is continued to Q = 0 by its first value), so the data keep their own
     Q range; W(r) then removes what the model does not compute. With ``number_density`` the region below ``rmin`` is set to -4 pi rho0 r.
@@ -240,7 +240,8 @@ def windowed_data(q, s, rmax: float, window: str = "cosine", number_density: flo
     if number_density is not None:
         g = np.where(r < rmin, -4 * math.pi * number_density * r, g)
     g = g * window_function(r, rmax, window)
-    return 1.0 + np.trapezoid(g * np.sin(np.outer(q, r)), r, axis=1) / q
+    out = q if points is None else np.asarray(points, dtype=float)
+    return 1.0 + np.trapezoid(g * np.sin(np.outer(out, r)), r, axis=1) / out
 
 
 def _observable(x, rows, level, background, power, function, weights, fractions, rmax, convention) -> PairObservable:
