@@ -136,7 +136,10 @@ def row_score(arguments, atoms: int) -> dict:
 
 
 def row_guided(arguments, atoms: int, function: str, chunk: int = 4, steps: int = 8) -> dict:
-    """One denoising step per replica of the default protocol, guidance and veto included: the scan that `sample` compiles, over one chunk."""
+    """One guided denoising step per replica (reverse SDE and veto), in the scan that `sample` compiles, over one chunk.
+
+    The default protocol's Langevin corrections are left out: each costs one more guided score, about as much as such a step.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -145,7 +148,7 @@ def row_guided(arguments, atoms: int, function: str, chunk: int = 4, steps: int 
     from glassjax.ensemble import advance, start
     from glassjax.noise import geometric
     from glassjax.observables import pair_distribution, structure_factor
-    from glassjax.protocols import stages
+    from glassjax.protocols import protocol, stages
     from glassjax.structure import stack
     from glassjax.targets import target
 
@@ -154,7 +157,7 @@ def row_guided(arguments, atoms: int, function: str, chunk: int = 4, steps: int 
     x = radii() if function == "g" else np.linspace(0.6, 20.0, 200)
     observable = pair_distribution(x, ["Si"]) if function == "g" else structure_factor(x, ["Si"])
     goal = target(x, np.asarray(observable.fit(cell)(cell)), ["Si"], function=function, number_density=DENSITY)
-    last = stages(prior, [goal], elements=("Si",))[-1]
+    last = stages(prior, [goal], elements=("Si",), protocol=protocol(corrections=0))[-1]
     ladder = jnp.asarray(geometric(steps, sigma_max=0.3, sigma_min=0.05))
     stage = replace(last, score=last.score.fit(cell), sampler=last.sampler.fit(cell), ladder=ladder)
     states = jax.vmap(start, in_axes=(None, 0, 0))(jax.random.key(0), jnp.arange(chunk), stack([cell] * chunk))
