@@ -151,6 +151,8 @@ def train(options) -> int:
     from glassjax.report import plot_learning_curve, png, write_whole
 
     out = _output_file(options.out, ".npz")
+    if options.resume and out.exists() and not out.with_suffix(".train.npz").exists():
+        raise ValueError(f"{out} is there but {out.with_suffix('.train.npz')} is not, so its training cannot continue; pass another --out")
     if not options.resume and (out.exists() or out.with_suffix(".train.npz").exists()):
         raise ValueError(f"{out} is already there; needs a new name: pass --resume to continue that training, or another --out")
     structures = read_structures(options.structures, options.elements)

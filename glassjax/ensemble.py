@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -151,6 +153,8 @@ def sample(
     starts = [structures] * len(numbers) if isinstance(structures, Structure) else list(structures)
     if len(starts) != len(numbers):
         raise ValueError(f"{len(starts)} starting structures for {len(numbers)} replicas; needs one each, or one for all")
+    if not all(s.cell.shape == starts[0].cell.shape and np.allclose(s.cell, starts[0].cell, atol=1e-4) for s in starts):
+        raise ValueError("the starting structures have different cells; needs one cell for all: sample them one by one")
     chunk = min(chunk, len(numbers))
     job = _Job(key, stages, starts, numbers, chunk, segment, None if checkpoint is None else Path(checkpoint), report)
     return job.run(resume=resume, throw=throw)
@@ -182,7 +186,10 @@ class _Job:
         """Hash of what decides the result: key, replicas, starts, ladders, chunk shape."""
         digest = hashlib.sha256(np.asarray(jax.random.key_data(self.key)).tobytes())
         for s in self.starts:
-            digest.update(np.asarray(s.positions).tobytes() + np.asarray(s.cell).tobytes())
+            digest.update(
+                np.asarray(s.positions).tobytes() + np.asarray(s.cell).tobytes() + np.asarray(s.species).tobytes() + repr(s.elements).encode()
+            )
+        digest.update(repr(jax.tree.structure([(s.score, s.sampler) for s in self.stages])).encode())
         for leaf in jax.tree.leaves(jax.device_get([(s.score, s.sampler, s.ladder) for s in self.stages])):
             digest.update(np.asarray(leaf).tobytes())
         digest.update(repr((self.numbers, self.chunk, self.segment)).encode())
@@ -307,9 +314,12 @@ class _Job:
         path = self.folder / f"{name}.npz" if self.folder else None
         if path is None or not path.exists():
             return None, {}
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {k: archive[k] for k in archive.files}
-        header = json.loads(str(arrays.pop("__header__")))
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {k: archive[k] for k in archive.files}
+            header = json.loads(str(arrays.pop("__header__")))
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
+            raise ValueError(f"the checkpoint {path} is corrupted ({error}); delete the folder {self.folder}, or pass a new --out") from error
         if header["mark"] != mark:
             raise ValueError(
                 f"the checkpoint in {self.folder} belongs to a run with other inputs; pass the same inputs, or a new --out without --resume"

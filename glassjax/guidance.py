@@ -158,6 +158,8 @@ def posterior(
         raise ValueError(f"method is {method!r}; needs 'pseudo-inverse' or 'gradient'")
     if method == "gradient" and strength is None:
         raise ValueError("the gradient method needs a strength: its weight w depends on the units of the data (3000 for g(r) of silicon)")
+    if strength is not None and not strength > 0:
+        raise ValueError(f"strength is {strength}; needs a positive number (1 is as strong as the data say)")
     if len({t.observable.elements for t in targets}) > 1:
         raise ValueError(f"targets are for {[t.observable.elements for t in targets]}; needs the same elements in the same order")
     points = max(t.observable.points for t in targets)

@@ -218,7 +218,7 @@ def melt_quench(symbols: list[str], density: float, *, out, replicas: int = 1, s
     if out.exists():
         for frame in ase.io.read(out, index=":"):
             same = frame.info.get("protocol") == label and abs(frame.info.get("density_g_cm3", -1) - density) < 1e-9
-            if not same or len(frame) != len(symbols):
+            if not same or sorted(frame.get_chemical_symbols()) != sorted(symbols):
                 raise ValueError(f"{out} holds cells of another density, size or protocol; pass a new --out or remove the file")
             finished.add(int(frame.info["seed"]))
     for replica in range(replicas):
@@ -232,8 +232,9 @@ def melt_quench(symbols: list[str], density: float, *, out, replicas: int = 1, s
             cells.append(ase.Atoms(symbols, positions=positions % length, cell=[length] * 3, pbc=True, info=info))
         # one write per cell: a cell is in the file whole or not at all
         partial = out.with_suffix(out.suffix + ".part")
-        ase.io.write(partial, cells, format="extxyz")
-        with open(out, "ab") as handle:
-            handle.write(partial.read_bytes())
-        partial.unlink()
+        partial.unlink(missing_ok=True)
+        if out.exists():
+            partial.write_bytes(out.read_bytes())
+        ase.io.write(partial, cells, format="extxyz", append=True)
+        partial.replace(out)
     return out

@@ -247,7 +247,7 @@ def _candidates(structure: Structure, spec: NeighborSpec):
     scaled = jnp.where(scaled >= cells_per_axis, 0.0, scaled)
     with jax.numpy_rank_promotion("allow"):  # jax-md relies on it
         cells = _cell_list(spec.grid).update(scaled, spec.cell_capacity)
-    buffer = cells.id_buffer.reshape(*_buffer_shape(cells, spec))
+    buffer = cells.id_buffer.reshape(*_buffer_shape(spec))
     # jax-md stores cells as [z, y, x, slot]; neighbours of each cell by rolling the whole buffer, then one row gather per atom
     rolled = [jnp.roll(buffer, shift, axis=(0, 1, 2)) for shift in itertools.product((-1, 0, 1), repeat=3)]
     around = jnp.concatenate(rolled, axis=-1)
@@ -259,7 +259,7 @@ def _candidates(structure: Structure, spec: NeighborSpec):
     return jnp.minimum(rows, n - 1), jnp.where(rows < n, 0, -1), occupancy
 
 
-def _buffer_shape(cells, spec: NeighborSpec):
+def _buffer_shape(spec: NeighborSpec):
     gx, gy, gz = spec.grid
     return gz, gy, gx, spec.cell_capacity
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from glassjax.elements import check_density, parse_composition
-from glassjax.structure import Structure, heights, number_density_from_mass, random_packing
+from glassjax.structure import Structure, heights, random_packing
 from glassjax.structure import number_density as density_of
 from glassjax.targets import Target
 
@@ -44,7 +44,7 @@ def starting_structures(symbols, number_density, numbers, *, seed, init=None, li
         if abs(found / number_density - 1) > DENSITY_TOLERANCE:
             raise ValueError(
                 f"got frame {index} of init at {found:.5g} atoms/A^3; needs the density that was asked for, {number_density:.5g}, within 1 %; "
-                "leave the density out to take the file's, or rescale the cell"
+                "leave composition, atoms and density out to take the file's, or rescale the cell"
             )
         if not np.allclose(frame.cell, frames[0].cell, atol=1e-4):
             raise ValueError(f"got frame {index} of init with another cell than frame 0; needs one cell for all; run them one by one")
@@ -123,8 +123,7 @@ def choose_density(symbols, number_density, density, init) -> float:
     """Atoms per A^3 from one of the two densities, or from ``init``; raises ``ValueError`` as `check_density`."""
     if number_density is None and density is None and init is not None:
         return float(density_of(read_init(init, None)[0]))
-    rho = check_density(symbols, number_density, mass_density=density)
-    return rho if density is None else number_density_from_mass(symbols, density)
+    return check_density(symbols, number_density, mass_density=density)
 
 
 def read_init(init, elements) -> list[Structure]:

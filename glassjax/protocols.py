@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -104,6 +105,14 @@ def protocol(name: str | Protocol = "default", **changes) -> Protocol:
     if unknown:
         raise ValueError(f"got unknown protocol setting {', '.join(unknown)}; needs some of {', '.join(known)}")
     made = dataclasses.replace(PROTOCOLS[name] if isinstance(name, str) else name, **changes)
+    numbers = [n for n in known if isinstance(getattr(Protocol, n), int | float) and not isinstance(getattr(Protocol, n), bool)]
+    for name_of in [*numbers, "strength", "restart_sigma", "prior_width"]:
+        value = getattr(made, name_of)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0):
+            raise ValueError(f"got {name_of} = {value!r}; needs a number that is not negative")
+    for name_of in ("strength", "prior_width", "sigma_min", "restart_sigma"):
+        if getattr(made, name_of) is not None and not getattr(made, name_of) > 0:
+            raise ValueError(f"got {name_of} = {getattr(made, name_of)}; needs a positive number")
     if made.sampler not in SAMPLERS:
         raise ValueError(f"got sampler {made.sampler!r}; needs one of {', '.join(SAMPLERS)}")
     if made.ladder not in LADDERS:

@@ -161,7 +161,7 @@ def plot_learning_curve(path):
             label = f"σ > {low} Å" if float(high) >= 10 else f"σ {low}–{high} Å"
             axis.plot(*zip(*points, strict=True), lw=1.2, label=label)
     axis.set_xlabel("step")
-    axis.set_ylabel("denoising loss per atom and direction")
+    axis.set_ylabel("denoising loss per atom (3 = no knowledge)")
     axis.set_yscale("log")
     axis.spines[["top", "right"]].set_visible(False)
     if axis.lines:

@@ -74,6 +74,8 @@ def read_run(path) -> RunSettings:
         raise ValueError(f"{path}: got a file that is not TOML ({error}); needs key = value lines and [[target]] tables; repair it") from error
     blocks = table.pop("target", [])
     blocks = [blocks] if isinstance(blocks, dict) else blocks
+    if not isinstance(blocks, list) or not all(isinstance(b, dict) for b in blocks):
+        raise ValueError(f"{path}: got target = {blocks!r}; needs a [[target]] table for each curve")
     targets = [_fill(TargetSettings, block, f"{path}, target {i + 1}") for i, block in enumerate(blocks)]
     run = _fill(RunSettings, table, str(path))
     for one in targets:

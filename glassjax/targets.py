@@ -55,7 +55,7 @@ def r_factor(target: Target, model: jax.Array) -> jax.Array:
 
 
 def independent_points(target: Target, qmax: float | None = None) -> float:
-    """N_ind = range x conjugate range / pi: (rmax - rmin) Qmax / pi, with Qmax from the broadening of 3.79 / FWHM when not given."""
+    """N_ind = range x conjugate range / pi: (rmax - rmin) Qmax / pi; for g and G, Qmax is pi over the point spacing when not given."""
     x = np.asarray(target.observable.x)
     if target.observable.function == "S":
         return float((x[-1] - x[0]) * target.observable.rmax / math.pi)
@@ -135,10 +135,10 @@ def target(
         if len(pair.fractions_of(composition)) > 1 and partial is None:
             raise ValueError(f"a mixture of {', '.join(pair.fractions_of(composition))} needs weights: 'neutron', 'xray', 'number' or 'Z'")
         weights = "number"
+    positive = x > 0  # x = 0 carries no information in g and G, and S(0) is no diffraction
+    x, y = x[positive], y[positive]
+    uncertainty = None if uncertainty is None else uncertainty[positive]
     if function in ("g", "G"):
-        positive = x > 0
-        x, y = x[positive], y[positive]
-        uncertainty = None if uncertainty is None else uncertainty[positive]
         x, y, uncertainty = _window(x, y, uncertainty, xmin, xmax)
         observable = pair.pair_distribution(x, composition, function=function, weights=weights, width=width, partial=partial)
         if uncertainty is None:

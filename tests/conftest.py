@@ -28,3 +28,12 @@ def data_folder() -> Path:
     if not root.is_dir():
         pytest.skip(f"no data folder {root}; set GLASSJAX_DATA")
     return root
+
+
+@pytest.fixture
+def quick_compile():
+    """Compile with little optimisation (a third less time); for tests of values, not of reproducibility to the last bit."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -76,6 +76,11 @@ def test_kill_and_resume(prior, target, tmp_path, after):
     assert np.array_equal(positions(resumed), whole)
     with pytest.raises(ValueError, match="other inputs"):
         invert(target, **same | dict(seed=7), resume=True)
+    with pytest.raises(ValueError, match="other inputs"):
+        invert(target, **same | dict(plan=protocol(corrections=1)), resume=True)
+    (tmp_path / "cut" / "checkpoint" / "finished.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ValueError, match="corrupted"):
+        invert(target, **same, resume=True)
 
 
 def test_diverged_replica_is_reported_and_the_others_kept(prior, target, tmp_path, monkeypatch):
@@ -148,6 +153,9 @@ def test_protocol():
         protocol(sigma=1.0)
     with pytest.raises(ValueError, match="sampler"):
         protocol(sampler="magic")
+    for wrong in (dict(strength=-1.0), dict(prior_width=0.0), dict(corrections="x"), dict(sigma_max=float("nan"))):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            protocol(**wrong)
 
 
 def test_minimum_distances():

@@ -18,6 +18,8 @@ from glassjax.observables.pair import pair_distribution, structure_factor
 
 R = np.linspace(0.8, 6.0, 66)
 Q = np.linspace(0.6, 20.0, 80)
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TRICLINIC = np.array([[8.0, 0.3, -0.2], [2.5, 8.5, 0.4], [-3.0, 2.0, 9.0]])
 ELEMENTS = ("Si", "O")
 

@@ -21,6 +21,8 @@ from glassjax.priors.loss import denoising_loss, random_rotation
 from glassjax.priors.meshgraphnet import MeshGraphNet
 from glassjax.priors.prior import Prior, load_prior, read_arrays, save_prior
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TRICLINIC = np.array([[7.0, 0.3, -0.2], [2.0, 7.5, 0.4], [-2.0, 1.5, 7.2]])
 TINY = np.array([[3.0, 0.0, 0.0], [0.9, 2.8, 0.0], [-0.7, 0.6, 3.1]])  # every atom meets its own images
 

@@ -17,7 +17,6 @@ from glassjax.ensemble import Stage, run, sample
 from glassjax.io.atoms import to_atoms
 from glassjax.neighbors import build, grow, neighbor_spec
 from glassjax.observables import histogram
-from glassjax.priors import prior as prior_module
 from glassjax.priors.equivariant import EquivariantNetwork
 from glassjax.priors.meshgraphnet import MeshGraphNet
 from glassjax.priors.prior import Prior
@@ -113,7 +112,7 @@ def turn(seed):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_score_conformance(x64, name):
+def test_score_conformance(x64, quick_compile, name):
     """jit = eager, vmap = loop, one trace, translation, rotation, reflection, permutation, lattice wrap, empty slots."""
     s = mixture()
     score = SCORES[name](s).fit(s)
@@ -157,7 +156,7 @@ def test_score_conformance(x64, name):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_sampler_conformance(x64, name):
+def test_sampler_conformance(x64, quick_compile, name):
     """jit = eager, vmap = loop, one trace, translation and lattice wrap for equal noise; rotation and permutation where there is none."""
     s = mixture()
     score = Repulsion().fit(s).grown({"needed": np.array([48, 700, 0])})
@@ -371,7 +370,7 @@ def larger(seed=0):
 
 
 @pytest.mark.parametrize(("strength", "sigma"), [(1.0, 0.3), (0.01, 0.8), (1.0, 0.02)])
-def test_pseudo_inverse_equals_the_closed_form(x64, monkeypatch, strength, sigma):
+def test_pseudo_inverse_equals_the_closed_form(x64, quick_compile, monkeypatch, strength, sigma):
     """On a fine grid: J J^T is summed on the nodes nearest to the pairs, J^T itself is exact."""
     monkeypatch.setattr(histogram, "STEP", 0.004)
     s = larger()
@@ -381,7 +380,7 @@ def test_pseudo_inverse_equals_the_closed_form(x64, monkeypatch, strength, sigma
     assert np.linalg.norm(got - expected) < 0.05 * np.linalg.norm(expected)
 
 
-def test_pseudo_inverse_converges_to_the_closed_form(x64, monkeypatch):
+def test_pseudo_inverse_converges_to_the_closed_form(x64, quick_compile, monkeypatch):
     """On the grid of the package the push points the same way and is as strong; the difference vanishes with the grid."""
     s, errors = larger(), []
     for step in (histogram.STEP, histogram.STEP / 4):
@@ -395,7 +394,7 @@ def test_pseudo_inverse_converges_to_the_closed_form(x64, monkeypatch):
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_gradient_method_equals_automatic_differentiation(x64):
+def test_gradient_method_equals_automatic_differentiation(x64, quick_compile):
     """-(w / sum_c n_c) d/dx0 sum_c n_c^2 for two targets."""
     s, sigma, w = mixture(), 0.3, 0.7
     score = guidance.posterior(Repulsion(), targets(), method="gradient", strength=w).fit(s)
@@ -411,7 +410,7 @@ def test_gradient_method_equals_automatic_differentiation(x64):
     np.testing.assert_allclose(got, expected, atol=1e-5 * float(jnp.abs(expected).max()))  # S counts a few pairs just beyond its window
 
 
-def test_guidance_goes_downhill_and_vanishes_at_the_truth(x64):
+def test_guidance_goes_downhill_and_vanishes_at_the_truth(x64, quick_compile):
     """Data of the structure itself leave it alone; data of another one are approached by each step along the push."""
     s, other = mixture(), mixture(seed=1)
     g = targets()[0]
@@ -482,6 +481,11 @@ def stages(s, steps=6):
     return [Stage(score=score, sampler=sm.veto(sm.reverse_sde(), 1.3, ELEMENTS), ladder=noise.geometric(steps, sigma_max=0.5, sigma_min=0.05))]
 
 
+def cheap(s):
+    """The same with a score that compiles at once."""
+    return [dataclasses.replace(g, score=guidance.keep_apart(guidance.posterior(Repulsion(), targets()[0]), 1.5, ELEMENTS)) for g in stages(s)]
+
+
 def positions(ensemble):
     return np.stack([np.asarray(s.positions) for s in ensemble.structures])
 
@@ -516,12 +520,12 @@ def test_other_shapes_give_the_same_structures_but_for_rounding(x64, monkeypatch
     In 64 bits: with 16 atoms and stiff data, rounding grows along the trajectory, and in 32 bits it becomes visible.
     """
     s = mixture()
-    reference = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
+    reference = sample(jax.random.key(7), cheap(s), s, replicas=4, chunk=2, segment=3)
     x = positions(reference)
-    alone = sample(jax.random.key(7), stages(s), s, replicas=[3], chunk=2, segment=6)
+    alone = sample(jax.random.key(7), cheap(s), s, replicas=[3], chunk=2, segment=6)
     assert alone.replicas == [3]
     np.testing.assert_allclose(positions(alone)[0], x[3], atol=1e-5)
-    fitted = [dataclasses.replace(g, score=g.score.fit(s), sampler=g.sampler.fit(s)) for g in stages(s)]
+    fitted = [dataclasses.replace(g, score=g.score.fit(s), sampler=g.sampler.fit(s)) for g in cheap(s)]
     end, infos = jax.jit(lambda k, s: run(k, s, fitted, replica=2))(jax.random.key(7), s)
     np.testing.assert_allclose(end.positions, x[2], atol=1e-5)
     assert infos[0]["r_factor"].shape == (6, 1) and reference.r_factor.shape == (4, 6, 1)
@@ -531,10 +535,10 @@ def test_other_shapes_give_the_same_structures_but_for_rounding(x64, monkeypatch
         calls.append(cutoff)
         return dataclasses.replace(honest(structure, cutoff, **options), capacity=3, edges=16)
 
-    for module in (prior_module, guidance, sm):
+    for module in (guidance, sm):
         monkeypatch.setattr(module, "neighbor_spec", stingy)
-    grown = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
-    assert len(set(calls)) == 4 and grown.status == ["ok"] * 4
+    grown = sample(jax.random.key(7), cheap(s), s, replicas=4, chunk=2, segment=3)
+    assert len(set(calls)) == 3 and grown.status == ["ok"] * 4
     np.testing.assert_allclose(positions(grown), x, atol=1e-5)
 
 

@@ -226,19 +226,17 @@ def structure_factor(q, composition, *, weights: str = "number", rmax: float = 1
     return _observable(q, rows, np.ones(len(q)), background, 0, "S", weights, fractions, float(rmax), text)
 
 
-def windowed_data(q, s, rmax: float, window: str = "cosine", number_density: float | None = None, rmin: float = 0.0, points=None) -> np.ndarray:
+def windowed_data(q, s, rmax: float, window: str = "cosine", points=None) -> np.ndarray:
     """Measured S(Q) seen through the real-space window of `structure_factor`: to r, times W(r), back to the same Q (or to ``points``).
 
     Q (S - 1) is transformed with the trapezoid rule on the given points (S is continued to Q = 0 by its first value), so the data keep their own
-    Q range; W(r) then removes what the model does not compute. With ``number_density`` the region below ``rmin`` is set to -4 pi rho0 r.
+    Q range; W(r) then removes what the model does not compute.
     """
     q, s = np.asarray(q, dtype=float), np.asarray(s, dtype=float)
     full = np.concatenate([[0.0], q])
     reduced = full * (np.concatenate([[s[0]], s]) - 1.0)
     r = np.linspace(0.0, rmax, max(400, int(4 * rmax * q[-1] / math.pi)))
     g = 2 / math.pi * np.trapezoid(reduced * np.sin(np.outer(r, full)), full, axis=1)
-    if number_density is not None:
-        g = np.where(r < rmin, -4 * math.pi * number_density * r, g)
     g = g * window_function(r, rmax, window)
     out = q if points is None else np.asarray(points, dtype=float)
     return 1.0 + np.trapezoid(g * np.sin(np.outer(out, r)), r, axis=1) / out

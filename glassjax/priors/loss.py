@@ -12,7 +12,7 @@ from glassjax.structure import Structure
 
 def random_rotation(key) -> jax.Array:
     """A uniformly random rotation matrix [3, 3] (from a random unit quaternion)."""
-    w, x, y, z = jax.random.normal(key, (4,)) / 1.0
+    w, x, y, z = jax.random.normal(key, (4,))
     norm = jnp.sqrt(w * w + x * x + y * y + z * z)
     w, x, y, z = w / norm, x / norm, y / norm, z / norm
     return jnp.array(

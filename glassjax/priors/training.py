@@ -69,7 +69,7 @@ def pad(structures: Sequence[Structure], elements: tuple[str, ...]) -> Structure
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
 
 
-def training_spec(structures: Sequence[Structure], cutoff: float, atoms: int):
+def training_spec(structures: Sequence[Structure], cutoff: float):
     """One `NeighborSpec` that serves every training cell: the union of their images and the largest capacities."""
     specs = [neighbor_spec(s, cutoff, cell_list=False) for s in structures]
     shifts = max((s.shifts for s in specs), key=len)
@@ -132,7 +132,7 @@ def _step_function(network, options, cells, spec, optimizer, mesh):
 
 
 def _rate(options: TrainingOptions, step: int, elapsed: float) -> float:
-    """Warm-up over 100 steps, then a cosine to 1 % over the budget of time or steps, whichever is nearer its end."""
+    """Warm-up over 100 steps, then a cosine to 1 % over the budget of steps if there is one, else of time."""
     progress = elapsed / (60 * options.minutes)
     if options.steps:
         progress = step / options.steps
@@ -147,15 +147,17 @@ def _initial_state(network, cells, spec, optimizer, seed):
     return dict(params=params, ema=params, opt=optimizer.init(params), step=jnp.int32(0))
 
 
-def _save_state(path, state, elapsed, best, header):
+def _save_state(path, state, elapsed, header):
     arrays = {f"params/{k}": v for k, v in flatten(jax.device_get(state["params"])).items()}
     arrays |= {f"ema/{k}": v for k, v in flatten(jax.device_get(state["ema"])).items()}
     arrays |= {f"opt/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state["opt"])))}
-    write_arrays(path, header | dict(step=int(state["step"]), elapsed=elapsed, best=best), arrays)
+    write_arrays(path, header | dict(step=int(state["step"]), elapsed=elapsed), arrays)
 
 
-def _load_state(path, template, network):
+def _load_state(path, template, network, elements):
     header, arrays = read_arrays(path)
+    if header.get("elements") != list(elements):
+        raise ValueError(f"{path} was trained for {header.get('elements')}; got {list(elements)}: pass the same --elements, or start afresh")
     if header.get("network") != json.loads(json.dumps(describe_network(network))):
         raise ValueError(f"{path} holds another network ({header.get('network')}); pass the same options, or start afresh without --resume")
     tree = unflatten(arrays)
@@ -206,16 +208,16 @@ def train(
         raise ValueError(f"batch is {options.batch}; needs a multiple of the {len(devices)} devices")
     mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
     cells = pad(structures, elements)
-    spec = training_spec(structures, network.cutoff, cells.positions.shape[1])
+    spec = training_spec(structures, network.cutoff)
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
     state = _initial_state(network, cells, spec, optimizer, options.seed)
     state_path, curve_path = out.with_suffix(".train.npz"), out.with_suffix(".csv")
-    elapsed, header = 0.0, dict(network=describe_network(network))
+    elapsed, header = 0.0, dict(network=describe_network(network), elements=list(elements))
     if resume and state_path.exists():
-        state, elapsed = _load_state(state_path, state, network)
+        state, elapsed = _load_state(state_path, state, network, elements)
     card = dict(record or {}) | dict(training=dataclasses.asdict(options), cells=len(structures), atoms=int(cells.positions.shape[1]))
     step = _step_function(network, options, cells, spec, optimizer, mesh)
-    curve = _Curve(curve_path, options, fresh=elapsed == 0.0)
+    curve = _Curve(curve_path, int(state["step"]))
     started = saved = time.monotonic()
     base = elapsed
     while elapsed < 60 * options.minutes and (options.steps is None or int(state["step"]) < options.steps):
@@ -224,7 +226,7 @@ def train(
         if not np.isfinite(np.asarray(loss)).all():
             larger = grow(spec, needed)
             if larger == spec:
-                raise ValueError(f"the loss became {float(jnp.mean(loss))} at step {int(state['step'])}; lower --learning-rate and --resume")
+                raise ValueError(f"the loss became {float(jnp.mean(loss))} at step {int(state['step'])}; resume with a lower learning_rate")
             spec = larger
             step = _step_function(network, options, cells, spec, optimizer, mesh)
             continue
@@ -236,10 +238,9 @@ def train(
             report(int(state["step"]), elapsed, losses)
         if now - saved > options.checkpoint_every:
             saved = now
-            _save_state(state_path, state, elapsed, None, header)
+            _save_state(state_path, state, elapsed, header)
             save_prior(_prior(state, network, elements, card, elapsed, curve.last), out)
-    _save_state(state_path, state, elapsed, None, header)
-    curve.close()
+    _save_state(state_path, state, elapsed, header)
     prior = _prior(state, network, elements, card, elapsed, curve.last)
     save_prior(prior, out)
     return prior
@@ -256,12 +257,15 @@ class _Curve:
 
     BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)
 
-    def __init__(self, path, options, fresh, window: int = 50):
+    def __init__(self, path, done: int, window: int = 50):
         self.path, self.window, self.rows, self.last = Path(path), window, [], {}
         self.names = [f"loss_{a}_{b}" for a, b in zip(self.BANDS[:-1], self.BANDS[1:], strict=True)]
-        if fresh or not self.path.exists():
-            with open(self.path, "w", newline="") as handle:
-                csv.writer(handle).writerow(["step", "seconds", "learning_rate", *self.names])
+        kept = []
+        if done and self.path.exists():  # rows written after the checkpoint that is resumed come again
+            with open(self.path, newline="") as handle:
+                kept = [row for row in list(csv.reader(handle))[1:] if int(row[0]) <= done]
+        with open(self.path, "w", newline="") as handle:
+            csv.writer(handle).writerows([["step", "seconds", "learning_rate", *self.names], *kept])
 
     def add(self, step, seconds, rate, loss, sigma):
         """Collect one step; every ``window`` steps write a row and return it."""
@@ -275,7 +279,3 @@ class _Curve:
         with open(self.path, "a", newline="") as handle:
             csv.writer(handle).writerow([step, round(seconds, 1), rate, *self.last.values()])
         return self.last
-
-    def close(self) -> None:
-        """Nothing is held open; rows short of a full window are dropped."""
-        self.rows = []
