@@ -33,7 +33,7 @@ def data_folder() -> Path:
 @pytest.fixture
 def quick_compile():
     """Compile with little optimisation (a third less time); for tests of values, not of reproducibility to the last bit."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -250,7 +250,7 @@ def test_padding_does_not_change_the_loss(kind):
     prior = prior_of(kind, large)
     cells = training.pad([small, large], ("Si", "O"))
     assert cells.positions.shape == (2, 12, 3) and (np.asarray(cells.species[0, 8:]) == -1).all()
-    spec = training.training_spec([small, large], prior.network.cutoff, 12)
+    spec = training.training_spec([small, large], prior.network.cutoff)
     with jax.threefry_partitionable(True):  # the noise of an atom then depends on its index alone
         loss = jax.jit(lambda k, s: denoising_loss(k, prior.network, prior.params, s, jnp.float32(0.4), spec)[0])
         together = jax.jit(jax.vmap(lambda k, s: denoising_loss(k, prior.network, prior.params, s, jnp.float32(0.4), spec)[0]))
@@ -260,7 +260,7 @@ def test_padding_does_not_change_the_loss(kind):
 
 def test_training_spec_serves_every_cell():
     cells = [mixture(n=2, cell=TINY), mixture()]
-    spec = training.training_spec(cells, 4.0, 16)
+    spec = training.training_spec(cells, 4.0)
     for s in cells:
         graph = build(s, spec)
         assert np.isfinite(graph.distances).all()
@@ -326,7 +326,7 @@ def test_resume_refuses_another_network(tmp_path):
     state = tmp_path / "a.train.npz"
     from glassjax.priors.prior import describe_network, write_arrays
 
-    write_arrays(state, dict(network=describe_network(MeshGraphNet(elements=1)), step=3, elapsed=1.0), {})
+    write_arrays(state, dict(network=describe_network(MeshGraphNet(elements=1)), elements=["Si"], step=3, elapsed=1.0), {})
     with pytest.raises(ValueError, match="another network"):
         train(tmp_path / "a.npz", resume=True)
 
