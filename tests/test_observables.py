@@ -407,6 +407,13 @@ def test_one_pass_feeds_all(x64):
         pair.with_points(observables[0], 10)
 
 
+def test_elements_in_another_order_are_refused():
+    """Rows are per pair of species: another order would weight the wrong pairs."""
+    observable = pair_distribution(R, {"O": 2, "Si": 1}, weights="neutron")
+    with pytest.raises(ValueError, match="in this order"):
+        curve(observable, mixture())
+
+
 def test_overflow_is_nan():
     s = mixture()
     assert np.isnan(curve(OBSERVABLES["g"](), s, capacity=4)).all()

@@ -69,7 +69,15 @@ class PairObservable:
         return self.from_histogram(structure, counts)
 
     def from_histogram(self, structure: Structure, counts: jax.Array) -> jax.Array:
-        """The curve [m] from H [e * e, points] of the same or a longer grid."""
+        """The curve [m] from H [e * e, points] of the same or a longer grid.
+
+        Raises:
+          ValueError: the structure's elements are others, or in another order (the rows would go to the wrong pairs).
+        """
+        if structure.elements != self.elements:
+            raise ValueError(
+                f"the structure has elements {', '.join(structure.elements)}; the observable needs {', '.join(self.elements)}, in this order"
+            )
         density, atoms = number_density(structure), number_of_atoms(structure)
         pairs = jnp.einsum("pkm,pm->k", self.rows, counts[:, : self.points])
         return self.level + self.background * density + density**self.power / atoms * pairs
