@@ -107,11 +107,9 @@ class Posterior:
     def _slope_index(self, structure, graph):
         """Row of the slope table for each pair [n, k]."""
         points = self.rows.shape[-1] * REFINE
-        species = jnp.maximum(structure.species, 0)
-        kind = species[:, None] * len(structure.elements) + species[graph.neighbors]
         node = jnp.clip(jnp.round(graph.distances * (REFINE / histogram.STEP)).astype(jnp.int32), 0, points - 1)
         # an empty slot points at the last node, where every slope is zero
-        return jnp.where(graph.mask, kind * points + node, points - 1)
+        return jnp.where(graph.mask, histogram.pair_type(structure, graph) * points + node, points - 1)
 
     def _gram(self, graph, index):
         """J J^T [m, m] without the density factor, over blocks of atoms."""

@@ -63,7 +63,7 @@ def slope_table(rows: jax.Array, refine: int) -> jax.Array:
     return table.reshape(*rows.shape[:-1], -1)
 
 
-def _pair_type(structure: Structure, graph: Graph):
+def pair_type(structure: Structure, graph: Graph):
     """Flat index a * e + b of each ordered pair [n, k]."""
     species = jnp.maximum(structure.species, 0)
     return species[:, None] * len(structure.elements) + species[graph.neighbors]
@@ -73,7 +73,7 @@ def deposit(structure: Structure, graph: Graph, points: int) -> jax.Array:
     """Histogram [e * e, points] of a graph; no gradient (see `pair_histogram`). NaN where the graph overflowed."""
     kinds = len(structure.elements) ** 2
     first, weights, _ = _weights(graph.distances)
-    row = _pair_type(structure, graph) * points
+    row = pair_type(structure, graph) * points
     # two nodes of padding on the left keep r < h in range; pairs beyond the grid and empty slots go to a spare bin
     inside = graph.mask & (first + 3 < points) & (first >= -1)
     total = jnp.zeros(kinds * points + 2, graph.distances.dtype)
@@ -105,7 +105,7 @@ def pull_back(structure: Structure, graph: Graph, cotangent: jax.Array) -> jax.A
     e = len(structure.elements)
     both = cotangent + cotangent.reshape(e, e, points).swapaxes(0, 1).reshape(kinds, points)
     first, _, slopes = _weights(graph.distances)
-    row = _pair_type(structure, graph) * points
+    row = pair_type(structure, graph) * points
     inside = graph.mask & (first + 3 < points) & (first >= -1)
     flat = both.reshape(-1)
     slope = sum(jnp.where(inside & (first + o >= 0), flat[jnp.clip(row + first + o, 0, kinds * points - 1)] * w, 0.0) for o, w in enumerate(slopes))
