@@ -145,10 +145,10 @@ def row_guided(arguments, atoms: int, function: str, chunk: int = 4, steps: int 
     import numpy as np
 
     from glassjax._pytree import replace
-    from glassjax.ensemble import advance, start
     from glassjax.noise import geometric
     from glassjax.observables import pair_distribution, structure_factor
     from glassjax.protocols import protocol, stages
+    from glassjax.replica import advance, start
     from glassjax.structure import stack
     from glassjax.targets import target
 

@@ -12,20 +12,30 @@ _NAMES = {
     "neighbors": "Graph NeighborSpec neighbor_spec",
     "elements": "parse_composition check_density",
     "observables": "PairObservable pair_distribution structure_factor",
-    "targets": "Target r_factor residual target",
+    "observables.angle": "AngleDistribution angle_distribution",
+    "observables.coordination": "coordination_distribution coordination_number",
+    "conversions": "convert mean_square_of termination_window to_real_space to_reciprocal",
+    "artefacts": "estimate_noise find_artefacts",
+    "nuisance": "Density Nuisance",
+    "targets": "Target chi_squared r_factor residual target",
     "io": "Measured check_function from_atoms read_measured read_structures to_atoms",
+    "io.identify": "Identification identify",
+    "io.writers": "write_columns write_structures",
     "priors.prior": "Prior load_prior save_prior shipped_priors",
     "priors.training": "TrainingOptions train",
     "guidance": "keep_apart posterior",
-    "samplers": "predictor_corrector probability_flow reverse_sde veto",
-    "ensemble": "Ensemble Stage run sample",
+    "restraints": "coordination_restraint distance_window",
+    "samplers": "breathe predictor_corrector probability_flow reverse_sde veto",
+    "replica": "Stage run",
+    "ensemble": "Ensemble sample",
     "protocols": "Protocol minimum_distances protocol stages",
     "inversion": "Inversion generate invert",
-    "settings": "read_run read_target",
+    "settings": "read_run",
+    "measurements": "read_target",
     "analysis": "bond_angles coordination_fractions coordination_numbers matching_fraction shortest_distance",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = {name.split(".")[0] for name in _NAMES} | {"noise", "report", "melt_quench", "cli"}
+_MODULES = {name.split(".")[0] for name in _NAMES} | {"noise", "nuisance", "report", "melt_quench", "cli"}
 
 __all__ = ["__version__", *sorted(_WHERE)]
 

@@ -1,4 +1,4 @@
-"""The command line: ``glassjax demo | invert | generate | train | melt-quench | spectra``. Heavy imports happen inside `commands`."""
+"""The command line: demo, identify, invert, generate, train, melt-quench, spectra, convert. Heavy imports happen inside `commands`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import os
 import platform
 import sys
 from pathlib import Path
+
+# repeated here from observables and targets, because --help must not load JAX; a test compares them
+WEIGHTS = ("number", "neutron", "xray", "Z")
+WINDOWS = ("cosine", "lorch", "none")
+TERMINATIONS = ("sharp", "lorch", "soper-barney")
+TARGETS = ("g", "G", "G_keen", "D", "T", "RDF", "S", "F_keen", "Q(S-1)", "I", "ADF", "coordination distribution")
+COMPUTED = (*TARGETS, "S_AL", "S_NN", "S_NC", "S_CC")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="glassjax", description="Amorphous structures from scattering data.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_demo, _invert, _generate, _train, _melt_quench, _spectra):
+    for add in (_demo, _identify, _invert, _generate, _train, _melt_quench, _spectra, _convert):
         add(commands)
     return parser
 
@@ -111,21 +118,49 @@ def _invert(commands) -> None:
     invert = _command(commands, "invert", "structures that give a measured curve")
     invert.formatter_class = argparse.HelpFormatter
     invert.add_argument("target", metavar="TARGET|RUN.TOML", help="text file of columns x, y[, uncertainty]; or a run file for several targets")
-    invert.add_argument("--function", choices=("g", "G", "S"), help="g: g(r) -> 1; G: 4 pi rho0 r (g - 1), 1/A^2; S: Faber-Ziman S(Q) -> 1")
-    invert.add_argument("--weights", choices=("number", "neutron", "xray", "Z"), help="of the pairs; may be left out for one element")
-    invert.add_argument("--uncertainty", type=float, metavar="X", help="of every point (default: the third column, or 0.02)")
-    invert.add_argument("--rmin", type=float, metavar="A", help="lower end of the fitted range of g or G")
-    invert.add_argument("--rmax", type=float, metavar="A", help="upper end of it; with S, the farthest pair that counts (default: 10)")
-    invert.add_argument("--qmin", type=float, metavar="1/A", help="lower end of the fitted range of S")
-    invert.add_argument("--qmax", type=float, metavar="1/A", help="upper end of it")
-    invert.add_argument("--width", type=float, metavar="A", help="Gaussian broadening of g or G (default: 0.15)")
-    invert.add_argument("--window", choices=("cosine", "lorch", "none"), help="real-space window of S (default: cosine)")
+    invert.add_argument("--function", choices=TARGETS, help="what the file holds (default: identified from the file); see the README")
+    invert.add_argument("--weights", choices=WEIGHTS, help="of the pairs; may be left out for one element, or where the header says the radiation")
+    invert.add_argument(
+        "--uncertainty", type=_number_or_word, metavar="X|noise", help="of every point (default: the file's column, or 0.02 of g or S)"
+    )
+    invert.add_argument("--rmin", type=float, metavar="A", help="lower end of the fitted range in r")
+    invert.add_argument("--rmax", type=float, metavar="A", help="upper end of it; of functions of Q, the farthest pair that counts (default: 10)")
+    invert.add_argument("--qmin", type=float, metavar="1/A", help="lower end of the fitted range in Q; of functions of r, of the measurement")
+    invert.add_argument("--qmax", type=float, metavar="1/A", help="upper end of it; of functions of r, of the measurement (default: the header's)")
+    invert.add_argument("--mask", type=_interval, action="append", metavar="LOW,HIGH", help="leave this interval out; may be repeated")
+    invert.add_argument("--artefacts", choices=("report", "mask"), help="ripples at small r and spikes: report them (default) or leave them out")
+    invert.add_argument("--width", type=float, metavar="A", help="Gaussian broadening in r (default: 0.15, or what qmax resolves)")
+    invert.add_argument("--window", choices=WINDOWS, help="real-space window of functions of Q (default: cosine)")
+    invert.add_argument("--termination", choices=TERMINATIONS, help="of functions of r: model it, instead of letting the width stand for it")
+    invert.add_argument("--qdamp", type=_number_or_word, metavar="X|infer", help="1/A (default: the header's)")
+    invert.add_argument("--qbroad", type=float, metavar="1/A", help="(default: the header's)")
+    invert.add_argument("--displacement", type=float, metavar="A2", help="isotropic B of an intensity")
+    invert.add_argument("--scale", type=_number_or_word, metavar="X|infer", help="of the data (default: 1)")
+    invert.add_argument("--background", type=int, metavar="ORDER", help="infer a polynomial background; 0 is a constant")
     invert.add_argument("--partial", metavar="A-B", help="the data are one partial")
+    invert.add_argument("--cutoff", type=float, metavar="A", help="bond cutoff of an ADF or a coordination distribution")
+    invert.add_argument("--triplet", metavar="A-B-C", help="of an ADF, centre in the middle (default: all)")
     invert.add_argument("--columns", metavar="X,Y[,U]", type=_columns, help="which columns of the file, from 0")
     invert.add_argument("--repeated", choices=("refuse", "mean"), help="points that share one x: refuse, or average")
+    invert.add_argument("--infer-density", action="store_true", default=None, help="the density is a start; the cell is scaled to what the data say")
     _sampling(invert)
     invert.add_argument("--method", choices=("pseudo-inverse", "gradient"), help="of guidance")
     invert.add_argument("--strength", type=float, help="of guidance; 1 (default) is as strong as the data say")
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _interval(text: str) -> list[float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; needs two numbers such as 0,1.2") from None
+    return [low, high]
 
 
 def _columns(text: str) -> list[int]:
@@ -170,14 +205,35 @@ def _melt_quench(commands) -> None:
 def _spectra(commands) -> None:
     spectra = _command(commands, "spectra", "curves of structures: columns x, mean and one per frame, and a picture beside the CSV")
     spectra.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
-    spectra.add_argument("--function", choices=("g", "G", "S"), required=True, help="what to compute")
-    spectra.add_argument("--weights", choices=("number", "neutron", "xray", "Z"), help="of the pairs; may be left out for one element")
-    spectra.add_argument("--rmin", type=float, default=0.08, metavar="A", help="first r of g or G")
-    spectra.add_argument("--rmax", type=float, metavar="A", help="last r of g or G (default: 8); of S, the farthest pair (default: 10)")
-    spectra.add_argument("--qmin", type=float, default=0.5, metavar="1/A", help="first Q of S")
-    spectra.add_argument("--qmax", type=float, default=20.0, metavar="1/A", help="last Q of S")
-    spectra.add_argument("--points", type=int, help="number of points (default: 100 for g and G, 391 for S)")
-    spectra.add_argument("--width", type=float, default=0.15, metavar="A", help="Gaussian broadening of g and G")
-    spectra.add_argument("--window", choices=("cosine", "lorch", "none"), default="cosine", help="real-space window of S")
-    spectra.add_argument("--partial", metavar="A-B", help="one partial instead of the total")
-    spectra.add_argument("--out", required=True, metavar="CSV", help="file to write")
+    spectra.add_argument("--function", nargs="+", choices=COMPUTED, required=True, help="what to compute; several share one pair pass")
+    spectra.add_argument("--weights", choices=WEIGHTS, help="of the pairs; may be left out for one element")
+    spectra.add_argument("--rmin", type=float, default=0.08, metavar="A", help="first r")
+    spectra.add_argument("--rmax", type=float, metavar="A", help="last r (default: 8); of functions of Q, the farthest pair (default: 10)")
+    spectra.add_argument("--qmin", type=float, default=0.5, metavar="1/A", help="first Q")
+    spectra.add_argument("--qmax", type=float, metavar="1/A", help="last Q (default: 20); of functions of r, where they are terminated")
+    spectra.add_argument("--points", type=int, help="number of points (default: 100 in r, 391 in Q, 181 angles)")
+    spectra.add_argument("--width", type=float, metavar="A", help="Gaussian broadening in r (default: 0.15, or 0.07 when terminated)")
+    spectra.add_argument("--termination", choices=TERMINATIONS, help="of functions of r, at --qmax")
+    spectra.add_argument("--qdamp", type=float, default=0.0, metavar="1/A", help="resolution in Q")
+    spectra.add_argument("--qbroad", type=float, default=0.0, metavar="1/A", help="broadening with r")
+    spectra.add_argument("--displacement", type=float, default=0.0, metavar="A2", help="isotropic B of an intensity")
+    spectra.add_argument("--window", choices=WINDOWS, default="cosine", help="real-space window of functions of Q")
+    spectra.add_argument("--partial", nargs="+", metavar="A-B", help="these partials instead of the total")
+    spectra.add_argument("--partials", action="store_true", help="every partial (and every triplet) instead of the total")
+    spectra.add_argument("--cutoff", type=float, metavar="A", help="bond cutoff of angles and coordination (default: 1.285 x covalent radii)")
+    spectra.add_argument("--triplet", nargs="+", metavar="A-B-C", help="of an ADF, centre in the middle (default: all angles)")
+    spectra.add_argument("--out", required=True, metavar="CSV", help="file to write; several functions add their names to it")
+
+
+def _identify(commands) -> None:
+    identify = _command(commands, "identify", "say which function a measured file holds, in which unit and on which scale")
+    identify.add_argument("file", metavar="FILE", help="text file of columns, any layout")
+    identify.add_argument("--composition", metavar="FORMULA", help="such as SiO2: checks the scale")
+    identify.add_argument("--number-density", type=float, metavar="N/A3", help="atoms per cubic angstrom: checks the scale")
+    identify.add_argument("--columns", metavar="X,Y[,U]", type=_columns, help="which columns of the file, from 0")
+
+
+def _convert(commands) -> None:
+    convert = _command(commands, "convert", "structures from one format to another: extxyz, CIF, LAMMPS data, rmc6f")
+    convert.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
+    convert.add_argument("--out", required=True, metavar="FILE", help="its ending chooses the format: .extxyz, .cif, .data, .rmc6f")

@@ -26,6 +26,8 @@ class Progress:
             text += f"   chunk {state['chunk'] + 1} of {state['chunks']}"
         if state["r_factor"]:
             text += "   R = " + ", ".join(f"{r:.3f}" for r in state["r_factor"])
+        if len(state.get("share", ())) > 1:
+            text += "   share = " + ", ".join(f"{100 * r:.0f} %" for r in state["share"])
         self.line(text, done=state["done"] >= state["total"])
 
     def line(self, text: str, *, done: bool = False) -> None:
@@ -79,7 +81,7 @@ def invert(options) -> int:
     from glassjax.settings import RunSettings, TargetSettings, read_run
 
     target_keys = [f.name for f in dataclasses.fields(TargetSettings) if f.name not in ("file", "name")]
-    given = {key: getattr(options, key) for key in target_keys if getattr(options, key) is not None}
+    given = {key: getattr(options, key) for key in target_keys if getattr(options, key, None) is not None}
     if Path(options.target).suffix.lower() == ".toml":
         run = read_run(options.target)
         if given:
@@ -90,8 +92,6 @@ def invert(options) -> int:
         run = RunSettings()
         if not Path(options.target).is_file():
             raise FileNotFoundError(f"{options.target}: got no such file; needs a text file of columns x, y[, uncertainty]; check the path")
-        if "function" not in given:
-            raise ValueError("got no function; needs what the file holds; pass --function g, G or S")
         run.target = [TargetSettings(file=options.target, **given)]
     return _invert(_with_options(run, options))
 
@@ -113,12 +113,12 @@ def _with_options(run, options):
 
 
 def _invert(run) -> int:
-    from glassjax import inversion, settings
+    from glassjax import inversion, measurements, settings
 
     if run.out is None:
         raise ValueError("got no folder for the results; needs one; pass --out DIR")
     options = settings.invert_options(run)
-    targets, inputs = settings.read_targets(run)
+    targets, inputs = measurements.read_targets(run)
     result = inversion.invert(targets, **options, inputs=inputs, report=Progress())
     return _tell(result, Path(run.out))
 
@@ -209,11 +209,11 @@ def melt_quench(options) -> int:
 
 
 def spectra(options) -> int:
-    """Curves of structures."""
+    """Curves of structures: one pair pass per frame for every function and partial that was asked for."""
     from glassjax.io.atoms import read_structures
-    from glassjax.observables import pair_distribution, structure_factor
     from glassjax.preparation import check_reach
-    from glassjax.report import AXES, curve, plot_spectra, png, write_whole
+    from glassjax.report import AXES, plot_spectra, png, write_whole
+    from glassjax.spectra import compute_spectra
 
     out = _output_file(options.out, None)
     if out.suffix.lower() == ".png":
@@ -223,29 +223,108 @@ def spectra(options) -> int:
     for index, frame in enumerate(frames):
         if any(frame.symbols.count(e) * len(symbols) != symbols.count(e) * len(frame.symbols) for e in frame.elements):
             raise ValueError(f"got frame {index} of another composition than frame 0; needs one composition; compute them one by one")
-    mixture = len(set(symbols)) > 1 and options.partial is None
-    if mixture and options.weights is None:
-        raise ValueError(f"got a mixture of {', '.join(frames[0].elements)} without weights; needs --weights number, neutron, xray or Z")
-    weights, partial = options.weights or "number", tuple(options.partial.split("-")) if options.partial else None
-    if partial is not None and len(partial) != 2:
-        raise ValueError(f"got partial {options.partial!r}; needs two elements, such as Si-O")
     fractions = {e: symbols.count(e) / len(symbols) for e in frames[0].elements}
-    if options.function == "S":
-        x = np.linspace(options.qmin, options.qmax, options.points or 391)
-        rmax = 10.0 if options.rmax is None else options.rmax
-        observable = structure_factor(x, fractions, weights=weights, rmax=rmax, window=options.window, partial=partial)
-    else:
-        x = np.linspace(options.rmin, 8.0 if options.rmax is None else options.rmax, options.points or 100)
-        observable = pair_distribution(x, fractions, function=options.function, weights=weights, width=options.width, partial=partial)
+    made = [item for function in options.function for item in _observables(function, fractions, options)]
     for index, frame in enumerate(frames):
-        check_reach(observable.rmax, frame, f"the curve of frame {index}")
-    curves = np.stack([curve(observable, frame) for frame in frames])
-    head = f"# {AXES[options.function][2]}\n# {observable.convention}\n# " + ", ".join(map(str, options.structures)) + "\n"
-    names = ",".join(["x", "mean", *[f"frame_{i}" for i in range(len(frames))]])
-    rows = "\n".join(",".join(f"{v:.7g}" for v in row) for row in np.column_stack([x, curves.mean(axis=0), curves.T]))
-    write_whole(out, f"{head}{names}\n{rows}\n".encode())
-    write_whole(out.with_suffix(".png"), png(plot_spectra(x, curves, options.function)))
-    print(f"{len(frames)} curves in {out}, picture in {out.with_suffix('.png')}")
+        for label, _, _, one in made:
+            check_reach(one.rmax, frame, f"{label} of frame {index}")
+    curves = compute_spectra(frames, [one for *_, one in made])
+    written = []
+    for (label, function, x, one), values in zip(made, curves, strict=True):
+        head = f"# {label}: {AXES[function][2]}\n# {one.convention}\n# " + ", ".join(map(str, options.structures)) + "\n"
+        names = ",".join(["x", "mean", *[f"frame_{i}" for i in range(len(frames))]])
+        rows = "\n".join(",".join(f"{v:.7g}" for v in row) for row in np.column_stack([x, values.mean(axis=0), values.T]))
+        clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
+        path = out if len(made) == 1 else out.with_name(f"{out.stem}_{clean}{out.suffix}")
+        write_whole(path, f"{head}{names}\n{rows}\n".encode())
+        written.append(path)
+    panels = [(label, function, x, values) for (label, function, x, _), values in zip(made, curves, strict=True)]
+    write_whole(out.with_suffix(".png"), png(plot_spectra(panels)))
+    print(f"{len(frames)} frames, {len(made)} curves each: {', '.join(map(str, written))}; picture in {out.with_suffix('.png')}")
+    return 0
+
+
+def _observables(function: str, fractions: dict, options) -> list[tuple]:
+    """(label, function, x, observable) of one function: the total, or with --partials every pair, or every triplet of an ADF."""
+    import itertools
+
+    from glassjax.analysis.local import bond_cutoffs
+    from glassjax.observables import pair_distribution, structure_factor
+    from glassjax.observables.angle import angle_distribution
+    from glassjax.observables.coordination import coordination_distribution
+    from glassjax.observables.pair import REAL_SPACE
+
+    elements = list(fractions)
+    pairs = [tuple(p.split("-")) for p in options.partial] if options.partial else None
+    if pairs and any(len(p) != 2 for p in pairs):
+        raise ValueError(f"got partial {' '.join(options.partial)}; needs two elements each, such as Si-O")
+    if options.partials:
+        pairs = list(itertools.combinations_with_replacement(elements, 2))
+    cutoff = bond_cutoffs(elements) if options.cutoff is None else options.cutoff
+    if function == "ADF":
+        x = np.linspace(0.0, 180.0, 181 if options.points is None else options.points)
+        ends = list(itertools.combinations_with_replacement(elements, 2))
+        triplets = [f"{a}-{c}-{b}" for c in elements for a, b in ends] if options.partials else options.triplet if options.triplet else [None]
+        made = [angle_distribution(x, fractions, cutoff=cutoff, triplet=t, width=0.1) for t in triplets]
+        return [("ADF" if t is None else f"ADF {t}", "ADF", x, one) for t, one in zip(triplets, made, strict=True)]
+    if function == "coordination distribution":
+        x = np.arange(0.0, 15.0)
+        every = pairs if pairs else [(a, b) for a in elements for b in elements]
+        limit = cutoff if not isinstance(cutoff, dict) else None
+        made = [coordination_distribution(p, x, fractions, cutoff=cutoff.get(p, cutoff.get(p[::-1])) if limit is None else limit) for p in every]
+        return [(f"coordination {a}-{b}", function, x, one) for (a, b), one in zip(every, made, strict=True)]
+    if pairs is None and len(elements) > 1 and options.weights is None and function not in ("S_NN", "S_NC", "S_CC"):
+        raise ValueError(f"got a mixture of {', '.join(elements)} without weights; needs --weights number, neutron, xray or Z")
+    weights = "number" if options.weights is None else options.weights
+    if function in REAL_SPACE:
+        x = np.linspace(options.rmin, 8.0 if options.rmax is None else options.rmax, 100 if options.points is None else options.points)
+        settings = dict(width=options.width, termination=options.termination, qdamp=options.qdamp, qbroad=options.qbroad)
+        settings["qmax"] = options.qmax if options.termination or weights == "xray" else None
+        make = pair_distribution
+    else:
+        x = np.linspace(options.qmin, 20.0 if options.qmax is None else options.qmax, 391 if options.points is None else options.points)
+        settings = dict(rmax=10.0 if options.rmax is None else options.rmax, window=options.window, qdamp=options.qdamp)
+        settings |= dict(displacement=options.displacement) if function == "I" else {}
+        make = structure_factor
+    if pairs is None or function in ("S_NN", "S_NC", "S_CC"):
+        return [(function, function, x, make(x, fractions, function=function, weights=weights, **settings))]
+    return [
+        (f"{function} {a}-{b}", function, x, make(x, fractions, function=function, weights=weights, partial=(a, b), **settings)) for a, b in pairs
+    ]
+
+
+def identify(options) -> int:
+    """Say what a file holds."""
+    from glassjax.io.identify import identify as look
+
+    columns = None if options.columns is None else tuple(options.columns)
+    found = look(options.file, composition=options.composition, number_density=options.number_density, columns=columns)
+    print(found.text())
+    if found.function not in (None, "I"):
+        from glassjax.artefacts import find_artefacts
+        from glassjax.io.measured import read_measured
+
+        measured = read_measured(options.file, columns=columns, repeated="mean")
+        for artefact in _artefacts(find_artefacts, measured, found, options):
+            print(f"{'artefact':<10} {artefact.text}")
+    return 0
+
+
+def _artefacts(find, measured, found, options):
+    """Artefacts of the file, where what is known suffices to look for them."""
+    try:
+        return find(measured.x, measured.y, found.function, number_density=options.number_density)
+    except ValueError:  # the floor of this function needs a density or <b>^2 that was not given
+        return []
+
+
+def convert(options) -> int:
+    """Structures from one file format to another."""
+    from glassjax.io.atoms import read_structures
+    from glassjax.io.writers import write_structures
+
+    written = write_structures(options.out, read_structures(options.structures))
+    print(f"written: {', '.join(map(str, written))}")
     return 0
 
 

@@ -89,10 +89,14 @@ def atomic_mass(symbol: str) -> float:
 
 
 def neutron_length(symbol: str) -> float:
-    """Bound coherent neutron scattering length b (fm, real part) of the natural element, or of "D": Sears 1992.
+    """Bound coherent neutron scattering length b (fm, real part) of the natural element, of "D", or of an isotope such as "62Ni".
 
-    Raises ValueError for an unknown symbol or an element without a tabulated length.
+    Sears 1992 for the elements, periodictable (ATI/Rauch) for other isotopes. Raises ValueError for an unknown symbol or isotope, or one without a
+    tabulated length.
     """
+    isotope = re.fullmatch(r"(\d+)([A-Z][a-z]?)", symbol) if isinstance(symbol, str) else None
+    if isotope is not None:
+        return _isotope_length(isotope[2], int(isotope[1]))
     element = _element(symbol)
     if symbol in _SEARS_1992:
         return _SEARS_1992[symbol]
@@ -100,6 +104,17 @@ def neutron_length(symbol: str) -> float:
     if length is None:
         raise ValueError(f"got element {symbol}, which has no neutron scattering length in the table; needs one that has; use X-ray weights")
     return float(length)
+
+
+def _isotope_length(symbol: str, mass: int) -> float:
+    element = _element(symbol)
+    if (symbol, mass) == ("H", 2):
+        return _SEARS_1992["D"]
+    known = [m for m in element.isotopes if element[m].neutron.b_c is not None]
+    if mass not in known:
+        names = ", ".join(f"{m}{symbol}" for m in known)
+        raise ValueError(f"got isotope {mass}{symbol}, which has no neutron scattering length in the table; needs one of {names}; correct the mass")
+    return float(element[mass].neutron.b_c)
 
 
 def xray_form_factor(symbol: str, q) -> np.ndarray:

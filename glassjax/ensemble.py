@@ -1,14 +1,10 @@
-"""Run a sampler over noise levels (`run`, one replica, a `lax.scan`) and over many replicas (`sample`, the only host loop)."""
+"""Many replicas: `sample` runs them in chunks, with checkpoints, and is the only host loop."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,65 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glassjax._pytree import frozen, replace
+from glassjax._pytree import replace
+from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
+from glassjax.replica import Stage, advance, start
 from glassjax.structure import Structure, stack, unstack
 
-
-@frozen
-class Stage:
-    """A score, a sampler and a ladder of noise levels [steps, 2] (from, to), A."""
-
-    score: object
-    sampler: object
-    ladder: jax.Array
-
-
-@frozen
-class State:
-    """What one replica carries from step to step: structure, the noise level it has (A), its own key, and steps done."""
-
-    structure: Structure
-    sigma: jax.Array
-    key: jax.Array
-    step: jax.Array
-
-
-def start(key, replica, structure: Structure) -> State:
-    """State of replica number ``replica`` before its first step; its random numbers depend on ``key`` and ``replica`` alone."""
-    return State(structure=structure, sigma=jnp.float32(0.0), key=jax.random.fold_in(key, replica), step=jnp.int32(0))
-
-
-def advance(state: State, stage: Stage) -> tuple[State, dict]:
-    """Scan one replica through the ladder of a stage.
-
-    Before a step that starts above the level reached, the missing noise is added: a clean structure, a restart and a two-stage protocol are one case.
-    The random numbers of a step depend on the replica's key and the step's number alone.
-
-    Returns:
-      (state, info): info leaves have a leading axis of steps.
-    """
-
-    def step(state: State, levels):
-        sigma, following = levels[0], levels[1]
-        noise_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        # as a product: equal levels give exactly zero, where a fused a * a - b * b leaves a rounding error, and its root is 1e-4 A of noise
-        missing = jnp.sqrt(jnp.maximum((sigma - state.sigma) * (sigma + state.sigma), 0.0))
-        kick = missing * jax.random.normal(noise_key, state.structure.positions.shape, state.structure.positions.dtype)
-        kick = jnp.where((state.structure.species >= 0)[:, None], kick, 0.0)
-        noisy = replace(state.structure, positions=state.structure.positions + kick)
-        structure, info = stage.sampler.step(step_key, noisy, stage.score, sigma, following)
-        return State(structure=structure, sigma=following, key=state.key, step=state.step + 1), info
-
-    return jax.lax.scan(step, state, jnp.asarray(stage.ladder, jnp.float32))
-
-
-def run(key, structure: Structure, stages: Sequence[Stage], *, replica: int = 0) -> tuple[Structure, list[dict]]:
-    """One replica through all stages; pure, so `jax.vmap` and `jax.jit` apply. Returns the structure and the info of each stage."""
-    state, infos = start(key, replica, structure), []
-    for stage in stages:
-        state, info = advance(state, stage)
-        infos.append(info)
-    return state.structure, infos
+# what scores and samplers report at every step and the ensemble keeps, beside the capacities that were needed
+TRACES = ("r_factor", "chi_squared", "share", "nuisance", "nuisance_deviation", "number_density", "density_deviation")
 
 
 @dataclasses.dataclass
@@ -85,7 +29,8 @@ class Ensemble:
       structures: one per replica.
       replicas: replica numbers.
       status: "ok" or "diverged" per replica.
-      r_factor: [replicas, steps, targets] of the denoised estimate during the last stage (empty without targets).
+      traces: of the denoised estimate during the last stage, by name ("r_factor", "chi_squared", "share" [replicas, steps, targets], "nuisance",
+        "nuisance_deviation" [replicas, steps, parameters], "number_density", "density_deviation" [replicas, steps]); empty without targets.
       seconds: wall time of sampling, compilation included, and of compilation alone.
       elements: species order.
     """
@@ -93,16 +38,26 @@ class Ensemble:
     structures: list[Structure]
     replicas: list[int]
     status: list[str]
-    r_factor: np.ndarray
+    traces: dict[str, np.ndarray]
     seconds: dict
     elements: tuple[str, ...]
+
+    @property
+    def r_factor(self) -> np.ndarray:
+        """[replicas, steps, targets] during the last stage."""
+        return self.traces.get("r_factor", np.zeros((len(self.structures), 0, 0)))
+
+    def last(self, name: str) -> np.ndarray | None:
+        """A trace at the last step [replicas, ...], or None where there is none."""
+        values = self.traces.get(name)
+        return None if values is None or not values.shape[1] else values[:, -1]
 
     def good(self) -> list[int]:
         """Indices of the replicas that did not diverge."""
         return [i for i, s in enumerate(self.status) if s == "ok"]
 
     def to_atoms(self, info: Sequence[dict] | None = None) -> list:
-        """ASE atoms of the good replicas, wrapped into the cell; ``info`` holds a dict per replica."""
+        """ASE atoms of the good replicas; ``info`` holds a dict per replica."""
         from glassjax.io.atoms import to_atoms
 
         extra = [{} for _ in self.structures] if info is None else info
@@ -173,6 +128,8 @@ class _Job:
         self.key, self.starts, self.numbers, self.chunk, self.segment = key, starts, numbers, chunk, segment
         self.folder, self.report = folder, report
         first = starts[0]
+        for s in stages:
+            first = s.sampler.densest(first)
         self.stages = [replace(s, score=s.score.fit(first), sampler=s.sampler.fit(first)) for s in stages]
         self.steps_per_chunk = sum(len(s.ladder) for s in stages)
         self.chunks = [list(range(i, min(i + chunk, len(numbers)))) for i in range(0, len(numbers), chunk)]
@@ -211,28 +168,30 @@ class _Job:
         batch = stack([self.starts[m] for m in padded])
         numbers = jnp.array([self.numbers[m] for m in padded], jnp.int32)
         state = jax.vmap(start, in_axes=(None, 0, 0))(self.key, numbers, batch)
-        first_stage, first_step, ratios = 0, 0, []
+        first_stage, first_step, traces = 0, 0, []
         if position:
             state = replace(
-                state, structure=replace(state.structure, positions=position["positions"]), sigma=position["sigma"], step=position["step"]
+                state,
+                structure=replace(state.structure, positions=position["positions"], cell=position["cell"]),
+                sigma=position["sigma"],
+                step=position["step"],
             )
-            first_stage, first_step, ratios = position["stage"], position["offset"], position["ratios"]
+            first_stage, first_step, traces = position["stage"], position["offset"], position["traces"]
             self.done += sum(len(s.ladder) for s in self.stages[:first_stage]) + first_step
         for stage_index in range(first_stage, len(self.stages)):
             ladder = np.asarray(self.stages[stage_index].ladder)
             offset = first_step if stage_index == first_stage else 0
             if stage_index > first_stage:
-                ratios = []
+                traces = []
             while offset < len(ladder):
                 part = ladder[offset : offset + self.segment]
                 state, info = self._run_segment(stage_index, state, part)
-                if "r_factor" in info:
-                    ratios.append(np.asarray(info["r_factor"])[: len(members)])
+                traces.append({name: np.asarray(info[name])[: len(members)] for name in TRACES if name in info})
                 offset += len(part)
                 self.done += len(part)
-                self._save_position(mark, index, stage_index, offset, state, ratios)
-                self._progress(index, ratios)
-        self._finish(members, state, ratios, mark, throw)
+                self._save_position(mark, index, stage_index, offset, state, traces)
+                self._progress(index, traces)
+        self._finish(members, state, traces, mark, throw)
 
     def _run_segment(self, stage_index, state, ladder):
         """One compiled call; grows capacities and repeats it (same keys, same result) until nothing overflows."""
@@ -254,12 +213,12 @@ class _Job:
             self.stages[stage_index] = grown
             self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
 
-    def _progress(self, chunk, ratios):
+    def _progress(self, chunk, traces):
         if not self.report:
             return
         elapsed = time.monotonic() - self.started
         pace = float(np.median(self.timed)) if self.timed else elapsed / max(self.done, 1)
-        latest = _mean_of_finite(ratios[-1][:, -1]) if ratios else []
+        latest = {name: _mean_of_finite(traces[-1][name][:, -1]) for name in ("r_factor", "share") if name in traces[-1]}
         self.report(
             dict(
                 done=self.done,
@@ -268,16 +227,18 @@ class _Job:
                 left=pace * (self.total - self.done),
                 chunk=chunk,
                 chunks=len(self.chunks),
-                r_factor=latest,
+                r_factor=latest.get("r_factor", []),
+                share=latest.get("share", []),
             )
         )
 
-    def _finish(self, members, state, ratios, mark, throw):
+    def _finish(self, members, state, traces, mark, throw):
         result = unstack(jax.device_get(state.structure))
-        history = np.concatenate(ratios, axis=1) if ratios else np.zeros((len(members), 0, 0))
+        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in (traces[0] if traces else ())}
         for row, member in enumerate(members):
-            good = bool(np.isfinite(result[row].positions).all())
-            self.finished[member] = dict(positions=np.asarray(result[row].positions), good=good, history=history[row])
+            good = bool(np.isfinite(result[row].positions).all() and np.isfinite(result[row].cell).all())
+            arrays = dict(positions=np.asarray(result[row].positions), cell=np.asarray(result[row].cell))
+            self.finished[member] = dict(good=good, arrays=arrays | {f"trace/{name}": values[row] for name, values in joined.items()})
             if throw and not good:
                 raise RuntimeError(
                     f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
@@ -286,7 +247,9 @@ class _Job:
 
     def _collect(self) -> Ensemble:
         order = range(len(self.numbers))
-        structures = [replace(self.starts[m], positions=jnp.asarray(self.finished[m]["positions"])) for m in order]
+        found = [self.finished[m]["arrays"] for m in order]
+        structures = [replace(s, positions=jnp.asarray(a["positions"]), cell=jnp.asarray(a["cell"])) for s, a in zip(self.starts, found, strict=True)]
+        names = [name for name in found[0] if name.startswith("trace/")]
         seconds = time.monotonic() - self.started
         pace = float(np.median(self.timed)) if self.timed else float("nan")
         compiling = sum(max(0.0, s - pace * n) for s, n in self.first_calls) if self.timed else None
@@ -297,28 +260,23 @@ class _Job:
             structures=structures,
             replicas=self.numbers,
             status=["ok" if self.finished[m]["good"] else "diverged" for m in order],
-            r_factor=np.stack([self.finished[m]["history"] for m in order]),
+            traces={name.removeprefix("trace/"): np.stack([a[name] for a in found]) for name in names},
             seconds=timing,
             elements=self.starts[0].elements,
         )
 
     def _write(self, name, header, arrays):
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{name}.part.npz"
-        np.savez(partial, __header__=np.array(json.dumps(header)), **arrays)
-        os.replace(partial, self.folder / f"{name}.npz")
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(self.folder / f"{name}.npz", header, arrays, compress=False)
 
     def _read(self, name, mark):
         path = self.folder / f"{name}.npz" if self.folder else None
         if path is None or not path.exists():
             return None, {}
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {k: archive[k] for k in archive.files}
-            header = json.loads(str(arrays.pop("__header__")))
-        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
+            header, arrays = read_arrays(path)
+        except CorruptedArchive as error:
             raise ValueError(f"the checkpoint {path} is corrupted ({error}); delete the folder {self.folder}, or pass a new --out") from error
         if header["mark"] != mark:
             raise ValueError(
@@ -326,29 +284,33 @@ class _Job:
             )
         return header, arrays
 
-    def _save_position(self, mark, chunk, stage, offset, state, ratios):
-        arrays = dict(positions=np.asarray(state.structure.positions), sigma=np.asarray(state.sigma), step=np.asarray(state.step))
-        arrays |= {f"ratios{i}": r for i, r in enumerate(ratios)}
-        self._write("position", dict(mark=mark, chunk=chunk, stage=stage, offset=offset, growth=self.growth), arrays)
+    def _save_position(self, mark, chunk, stage, offset, state, traces):
+        arrays = dict(positions=state.structure.positions, cell=state.structure.cell, sigma=state.sigma, step=state.step)
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        arrays |= {f"trace/{i}/{name}": value for i, part in enumerate(traces) for name, value in part.items()}
+        header = dict(mark=mark, chunk=chunk, stage=stage, offset=offset, growth=self.growth, segments=len(traces))
+        self._write("position", header, arrays)
 
     def _save_finished(self, mark):
-        arrays = {}
-        for member, value in self.finished.items():
-            arrays |= {f"positions/{member}": value["positions"], f"history/{member}": value["history"]}
+        arrays = {f"{member}/{name}": array for member, value in self.finished.items() for name, array in value["arrays"].items()}
         self._write("finished", dict(mark=mark, good={str(m): v["good"] for m, v in self.finished.items()}), arrays)
 
     def _load(self, mark):
         header, arrays = self._read("finished", mark)
         if header:
             for member, good in header["good"].items():
-                self.finished[int(member)] = dict(positions=arrays[f"positions/{member}"], good=good, history=arrays[f"history/{member}"])
+                own = {name.removeprefix(f"{member}/"): a for name, a in arrays.items() if name.startswith(f"{member}/")}
+                self.finished[int(member)] = dict(good=good, arrays=own)
         header, arrays = self._read("position", mark)
         if not header:
             return None
-        ratios = [arrays[f"ratios{i}"] for i in range(sum(k.startswith("ratios") for k in arrays))]
+        traces = [{} for _ in range(header["segments"])]
+        for name in [n for n in arrays if n.startswith("trace/")]:
+            _, segment, what = name.split("/")
+            traces[int(segment)][what] = arrays[name]
         for index, largest in header["growth"]:
             stage, needed = self.stages[index], {k: np.asarray(v) for k, v in largest.items()}
             self.stages[index] = replace(stage, score=stage.score.grown(needed), sampler=stage.sampler.grown(needed))
         self.growth = header["growth"]
-        values = {k: jnp.asarray(arrays[k]) for k in ("positions", "sigma", "step")}
-        return values | dict(chunk=header["chunk"], stage=header["stage"], offset=header["offset"], ratios=ratios)
+        values = {k: jnp.asarray(arrays[k]) for k in ("positions", "cell", "sigma", "step")}
+        return values | dict(chunk=header["chunk"], stage=header["stage"], offset=header["offset"], traces=traces)

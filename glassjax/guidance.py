@@ -9,12 +9,13 @@ import jax.numpy as jnp
 
 from glassjax._pytree import frozen, replace, static
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
-from glassjax.observables import histogram, pair
-from glassjax.structure import Structure, number_density, number_of_atoms, pair_matrix
-from glassjax.targets import Target, r_factor
+from glassjax.nuisance import Density
+from glassjax.observables.jacobian import PairRows, pair_rows
+from glassjax.observables.pair import REAL_SPACE, RECIPROCAL, PairObservable
+from glassjax.structure import Structure, number_density, pair_matrix
+from glassjax.targets import Target, chi_squared, r_factor
 
-REFINE = 4  # nodes of the slope table per node of the radial grid: a slope is read at most STEP / 8 = 0.0025 A from its pair
-BLOCK = 64  # atoms per block of the Jacobian: bounds its memory at BLOCK x neighbours x rows
+ITERATIONS = 2  # Gauss-Newton steps of the nuisance parameters, per score: all but the damping are linear
 
 
 @frozen
@@ -23,114 +24,196 @@ class Posterior:
 
     Attributes:
       score: the score to guide.
-      targets: the data; all share one pair pass.
-      rows: [e * e, m, points] pair functions of all targets on one grid.
-      slopes: [e * e * points * REFINE, m] their derivatives on a denser grid, both directions of a pair together, per unit of the density factor.
+      targets: the data, pair functions first; those share one pair pass.
+      pairs: rows and slopes of the pair functions, or None.
       strength: 1 means as strong as the data say.
       prior_width: A, s0 in r_t^2 = sigma^2 / (1 + sigma^2 / s0^2).
+      density: prior of an inferred number density, or None.
+      order: place of each target in the user's list (static).
       method: "pseudo-inverse" or "gradient" (static).
-      spec: neighbour list out to the farthest target (static).
+      spec: neighbour list out to the farthest pair function (static).
     """
 
     score: object
     targets: tuple[Target, ...]
-    rows: jax.Array
-    slopes: jax.Array
+    pairs: PairRows | None
     strength: jax.Array
     prior_width: jax.Array
+    density: Density | None
+    order: tuple[int, ...] = static()
     method: str = static()
     spec: NeighborSpec | None = static(default=None)
 
     @property
-    def reach(self) -> float:
-        """Farthest pair that a target counts, A."""
-        return max(t.observable.rmax for t in self.targets)
+    def _shared(self) -> int:
+        """Number of targets that share the pair pass."""
+        return sum(isinstance(t.observable, PairObservable) for t in self.targets)
 
     def fit(self, structure: Structure) -> Posterior:
         """The same score with neighbour lists for structures like this one."""
-        return replace(self, score=self.score.fit(structure), spec=neighbor_spec(structure, self.reach))
+        spec = None if self.pairs is None else neighbor_spec(structure, self.pairs.reach)
+        return replace(self, score=self.score.fit(structure), spec=spec, targets=tuple(t.fit(structure) for t in self.targets))
 
     def grown(self, info: dict) -> Posterior:
         """The same score with capacities that suffice for what ``info`` reported."""
-        return replace(self, score=self.score.grown(info), spec=grow(self.spec, info["needed_pairs"]))
+        targets = list(self.targets)
+        for index, target in enumerate(targets[self._shared :], start=self._shared):
+            spec = grow(target.observable.spec, info[f"needed_target_{index}"])
+            targets[index] = replace(target, observable=replace(target.observable, spec=spec))
+        spec = self.spec if self.pairs is None else grow(self.spec, info["needed_pairs"])
+        return replace(self, score=self.score.grown(info), spec=spec, targets=tuple(targets))
 
     def __call__(self, structure: Structure, sigma):
-        """Guided score [n, 3]; info adds ``needed_pairs`` and ``r_factor`` [targets] of the denoised estimate."""
+        """Guided score [n, 3].
+
+        info adds, per target in the user's order, ``r_factor``, ``chi_squared`` and ``share`` (of the norm of the guidance) of the denoised estimate;
+        ``nuisance`` and ``nuisance_deviation`` (all parameters of all targets); with an inferred density ``density_change`` (of its logarithm) and
+        ``density_deviation``; and what the neighbour lists needed.
+        """
         score, info = self.score(structure, sigma)
-        spec = neighbor_spec(structure, self.reach) if self.spec is None else self.spec
         estimate = replace(structure, positions=structure.positions + sigma**2 * score)
-        graph = build(estimate, spec)
-        counts = histogram.deposit(estimate, graph, self.rows.shape[-1])
-        models = [t.observable.from_histogram(estimate, counts) for t in self.targets]
-        factor = self._factor(estimate)
+        curves, jacobian, strain, needed = self._linearize(estimate)
+        scale = jnp.concatenate([jnp.sqrt(t.weight * self.strength) / t.uncertainty for t in self.targets])
         if self.method == "gradient":
-            push = self._gradient(estimate, graph, models, factor)
-        else:
-            push = self._pseudo_inverse(estimate, graph, models, factor, sigma)
-        push = jnp.where((structure.species >= 0)[:, None], push, 0.0)
-        ratios = jnp.stack([r_factor(t, m) for t, m in zip(self.targets, models, strict=True)])
-        return score + push, info | {"needed_pairs": graph.needed, "r_factor": ratios}
-
-    def _factor(self, structure):
-        """rho0^power / N of every row [m]."""
-        density, atoms = number_density(structure), number_of_atoms(structure)
-        return jnp.concatenate([jnp.full(t.data.shape, density**t.observable.power / atoms) for t in self.targets])
-
-    def _pull(self, structure, graph, vector, factor):
-        """J^T vector [n, 3], exact: pairs gather the derivative of the rows."""
-        cotangent = jnp.einsum("pkm,k->pm", self.rows, vector * factor)
-        slope = histogram.pull_back(structure, graph, cotangent)
-        unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
-        return -jnp.sum(slope[..., None] * unit, axis=1)
-
-    def _gradient(self, structure, graph, models, factor):
-        """-(w / sum_c n_c) dL/dx0 with L = sum_c n_c^2, n_c the norm of target c's residual (the paper's)."""
-        residuals = [t.data - m for t, m in zip(self.targets, models, strict=True)]
-        norms = sum(jnp.sqrt(jnp.sum(r**2) + 1e-12) for r in residuals)
-        return self.strength / norms * self._pull(structure, graph, 2.0 * jnp.concatenate(residuals), factor)
-
-    def _pseudo_inverse(self, structure, graph, models, factor, sigma):
-        """(r_t^2 / sigma^2) J^T (C_y + r_t^2 J J^T)^-1 (y - F)."""
-        residual = jnp.concatenate([t.data - m for t, m in zip(self.targets, models, strict=True)])
-        variance = jnp.concatenate([t.uncertainty**2 for t in self.targets]) / self.strength
+            scale = jnp.ones_like(scale)
         spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
-        scale = 1.0 / jnp.sqrt(variance)
-        index = self._slope_index(structure, graph)
-        gram = self._gram(graph, index) * jnp.outer(factor * scale, factor * scale)
-        system = spread * gram + jnp.eye(len(scale), dtype=gram.dtype)
-        solution = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(system), True), residual * scale) * scale
-        # the same J as in the system, or rounding of its slopes would be amplified along directions that the data fix well
-        slope = (self.slopes @ (solution * factor))[index]
-        unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
-        return -spread / sigma**2 * jnp.sum(slope[..., None] * unit, axis=1)
+        start = [t.nuisance.start for t in self.targets]
+        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * self._factors(start))
+        system = jnp.eye(len(scale), dtype=rows.dtype) + (0.0 if self.method == "gradient" else spread) * rows.T @ rows
+        factor = (jnp.linalg.cholesky(system), True)
+        values, found = self._infer(estimate, curves, strain, scale, factor, spread)
+        models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
+        residual = jnp.concatenate([t.data - m for t, m in zip(self.targets, models, strict=True)]) * scale
+        if "density_change" in found:
+            residual = residual - found.pop("shift")
+        if self.method == "gradient":
+            ends = self._ends()
+            norms = sum(jnp.sqrt(jnp.sum(residual[a:b] ** 2) + 1e-12) for a, b in ends)
+            weight, pull = 2.0 * self.strength / norms, residual
+        else:
+            weight, pull = spread / sigma**2, jax.scipy.linalg.cho_solve(factor, residual)
+        pushes = jnp.stack([rows[:, a:b] @ pull[a:b] for a, b in self._ends()])
+        push = weight * jnp.sum(pushes, axis=0).reshape(structure.positions.shape)
+        push = jnp.where((structure.species >= 0)[:, None], push, 0.0)
+        size = jnp.sqrt(jnp.sum(pushes**2, axis=1))
+        per_target = dict(
+            r_factor=jnp.stack([r_factor(t, m) for t, m in zip(self.targets, models, strict=True)]),
+            chi_squared=jnp.stack([chi_squared(t, m) for t, m in zip(self.targets, models, strict=True)]),
+            share=size / jnp.maximum(jnp.sum(size), 1e-30),
+        )
+        return score + push, info | needed | found | {key: value[jnp.array(self._places)] for key, value in per_target.items()}
 
-    def _slope_index(self, structure, graph):
-        """Row of the slope table for each pair [n, k]."""
-        points = self.rows.shape[-1] * REFINE
-        node = jnp.clip(jnp.round(graph.distances * (REFINE / histogram.STEP)).astype(jnp.int32), 0, points - 1)
-        # an empty slot points at the last node, where every slope is zero
-        return jnp.where(graph.mask, histogram.pair_type(structure, graph) * points + node, points - 1)
+    @property
+    def _places(self) -> list[int]:
+        """Where each target of the user's list stands among ``targets``."""
+        return [self.order.index(i) for i in range(len(self.order))]
 
-    def _gram(self, graph, index):
-        """J J^T [m, m] without the density factor, over blocks of atoms."""
-        n, k = index.shape
-        unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
-        block = min(BLOCK, n)
-        short = -n % block
-        index = jnp.pad(index, ((0, short), (0, 0)), constant_values=self.rows.shape[-1] * REFINE - 1).reshape(-1, block, k)
-        unit = jnp.pad(unit, ((0, short), (0, 0), (0, 0))).reshape(-1, block, k, 3)
+    def _ends(self) -> list[tuple[int, int]]:
+        """First and last row of each target."""
+        ends = [0]
+        for target in self.targets:
+            ends.append(ends[-1] + target.data.shape[0])
+        return list(zip(ends[:-1], ends[1:], strict=True))
 
-        def accumulate(total, part):
-            rows, directions = part
-            jacobian = jnp.einsum("ikc,ikm->icm", directions, self.slopes[rows]).reshape(-1, self.slopes.shape[1])
-            return total + jacobian.T @ jacobian, None
+    def _linearize(self, estimate):
+        """Curves per target, Jacobian [n, 3, m], derivative of the curves with the logarithm of the density [m], capacities needed."""
+        curves, parts, strains, needed = [], [], [], {}
+        shared = self._shared
+        if shared:
+            spec = neighbor_spec(estimate, self.pairs.reach) if self.spec is None else self.spec
+            graph = build(estimate, spec)
+            observables = [t.observable for t in self.targets[:shared]]
+            curves, jacobian, strain = self.pairs.linearize(estimate, graph, observables, strained=self.density is not None)
+            parts, strains, needed = [jacobian], [strain], {"needed_pairs": graph.needed}
+        for index, target in enumerate(self.targets[shared:], start=shared):
+            one = target.observable
+            graph = build(estimate, neighbor_spec(estimate, one.rmax) if one.spec is None else one.spec)
+            curve, jacobian, strain = one.linearize(estimate, graph)
+            curves.append(curve)
+            parts.append(jacobian)
+            strains.append(strain)
+            needed[f"needed_target_{index}"] = graph.needed
+        return curves, jnp.concatenate(parts, axis=-1), jnp.concatenate(strains) / -3.0, needed
 
-        total, _ = jax.lax.scan(accumulate, jnp.zeros((self.slopes.shape[1],) * 2, unit.dtype), (index, unit))
-        return total
+    def _factors(self, values):
+        """d model / d curve [m] at nuisance ``values`` per target."""
+        return jnp.concatenate([t.nuisance.factor(t.observable.x, v) for t, v in zip(self.targets, values, strict=True)])
+
+    def _infer(self, estimate, curves, strain, scale, factor, spread):
+        """Nuisance values per target and what to report: the posterior mean of the linearised model, Gauss-Newton, inside the bounds.
+
+        The structure's own freedom is part of the noise (``factor``: Cholesky of 1 + r_t^2 J J^T), so that a parameter is moved only by what atoms
+        cannot explain. The estimate is a mean over structures, whose curves are blurred by up to r_t^2 (``spread``): how much is inferred along
+        with the parameters, so that a scale or a density is not bent to make up for it.
+        """
+        prior = [t.nuisance for t in self.targets]
+        start, deviation, low, high = (jnp.concatenate([getattr(n, name) for n in prior]) for name in ("start", "deviation", "low", "high"))
+        if self.density is not None:
+            log = jnp.log(number_density(estimate))
+            mean = jnp.log(self.density.start) - log
+            edges = jnp.log(self.density.low) - log, jnp.log(self.density.high) - log
+            start, deviation = jnp.append(start, mean), jnp.append(deviation, self.density.deviation)
+            low, high = jnp.append(low, edges[0]), jnp.append(high, edges[1])
+        if not len(start):
+            return [n.start for n in prior], {}
+        start, deviation = jnp.append(start, 0.0), jnp.append(deviation, spread)
+        low, high = jnp.append(low, -jnp.inf), jnp.append(high, jnp.inf)
+        blur = jnp.concatenate([blurring(t, c) for t, c in zip(self.targets, curves, strict=True)])
+        data = jnp.concatenate([t.data for t in self.targets])
+        sizes = [n.start.shape[0] for n in prior]
+
+        def split(values):
+            parts, at = [], 0
+            for size in sizes:
+                parts.append(values[at : at + size])
+                at += size
+            return parts
+
+        def predicted(values):
+            parts = split(values)
+            model = jnp.concatenate([t.model(c, v) for t, c, v in zip(self.targets, curves, parts, strict=True)])
+            if self.density is not None:
+                model = model + self._factors(parts) * strain * values[-2]
+            return (model + self._factors(parts) * blur * values[-1]) * scale
+
+        values = jnp.clip(start, low, high)
+        for _ in range(ITERATIONS):
+            design = jax.jacfwd(predicted)(values)
+            left = data * scale - predicted(values) + design @ (values - start)
+            whitened = jax.scipy.linalg.cho_solve(factor, jnp.column_stack([design, left]))
+            normal = deviation[:, None] * (design.T @ whitened) * jnp.append(deviation, 1.0)
+            covariance = jnp.linalg.inv(jnp.eye(len(start), dtype=normal.dtype) + normal[:, :-1])
+            values = jnp.clip(start + deviation * (covariance @ normal[:, -1]), low, high)
+        error = deviation * jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), 0.0))
+        parts = split(values)
+        count = sum(sizes)
+        listed = [jnp.concatenate([split(v)[i] for i in self._places]) for v in (values[:count], error[:count])]
+        found = dict(nuisance=listed[0], nuisance_deviation=listed[1])
+        if self.density is not None:
+            shift = self._factors(parts) * strain * values[-2] * scale
+            found |= dict(density_change=values[-2], density_deviation=error[-2], shift=shift)
+        return parts, found
+
+
+def blurring(target: Target, curve: jax.Array) -> jax.Array:
+    """d curve / du [m] when every pair is blurred by a Gaussian of variance 2u: -Q^2 (f - level) in Q, the second derivative in r, else zero."""
+    x = target.observable.x
+    if target.observable.function in RECIPROCAL:
+        return -(x**2) * (curve - target.reference)
+    if target.observable.function in REAL_SPACE:
+        slope = jnp.gradient(curve - target.anchor, x)
+        return jnp.gradient(slope, x)
+    return jnp.zeros_like(curve)
 
 
 def posterior(
-    score, targets: Target | Sequence[Target], *, strength: float | None = None, method: str = "pseudo-inverse", prior_width: float = 0.5
+    score,
+    targets: Target | Sequence[Target],
+    *,
+    strength: float | None = None,
+    method: str = "pseudo-inverse",
+    prior_width: float = 0.5,
+    density: Density | None = None,
 ) -> Posterior:
     """A score guided by data.
 
@@ -139,12 +222,16 @@ def posterior(
     "gradient" (GLASS): s_guide = -(w / sum_c n_c) dL/dx0, L = sum_c n_c^2, n_c = |y_c - F_c(x0)|, with w = ``strength``, which depends on the
     units of the data (3000 for g(r) of silicon in the paper). No gradient runs through the network in either.
 
+    Nuisance parameters of the targets, and the number density if ``density`` says so, are inferred at every step by the same linear algebra, with
+    the structure's freedom counted as noise ("gradient": as if it had none).
+
     Args:
       score: the score to guide: a prior, or another wrapped score.
-      targets: one target or several.
+      targets: one target or several, of any kind.
       strength: 1 (default) is as strong as the data's uncertainties say; required for "gradient".
       method: see above.
       prior_width: s0, A.
+      density: prior of the number density where it is inferred; a `breathe` sampler then scales the cell.
 
     Raises:
       ValueError: no target, unknown method, no strength for "gradient", or targets that disagree on the elements.
@@ -160,18 +247,17 @@ def posterior(
         raise ValueError(f"strength is {strength}; needs a positive number (1 is as strong as the data say)")
     if len({t.observable.elements for t in targets}) > 1:
         raise ValueError(f"targets are for {[t.observable.elements for t in targets]}; needs the same elements in the same order")
-    points = max(t.observable.points for t in targets)
-    rows = jnp.concatenate([pair.with_points(t.observable, points).rows for t in targets], axis=1)
-    e = len(targets[0].observable.elements)
-    slope = histogram.slope_table(rows, REFINE)
-    both = slope + slope.reshape(e, e, *slope.shape[1:]).swapaxes(0, 1).reshape(slope.shape)
+    order = sorted(range(len(targets)), key=lambda i: not isinstance(targets[i].observable, PairObservable))
+    shared = [targets[i].observable for i in order if isinstance(targets[i].observable, PairObservable)]
+    kind = jnp.result_type(float)
     return Posterior(
         score=score,
-        targets=targets,
-        rows=rows,
-        slopes=both.swapaxes(1, 2).reshape(e * e * points * REFINE, -1),
-        strength=jnp.asarray(1.0 if strength is None else strength, rows.dtype),
-        prior_width=jnp.asarray(prior_width, rows.dtype),
+        targets=tuple(targets[i] for i in order),
+        pairs=pair_rows(shared) if shared else None,
+        strength=jnp.asarray(1.0 if strength is None else strength, kind),
+        prior_width=jnp.asarray(prior_width, kind),
+        density=density,
+        order=tuple(order),
         method=method,
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from glassjax import nuisance
 from glassjax.ensemble import Ensemble, sample
 from glassjax.preparation import (
     PACKING_SEEDS,
@@ -24,6 +25,7 @@ from glassjax.preparation import (
 )
 from glassjax.priors.prior import Prior, load_prior, require_elements, shipped_priors
 from glassjax.protocols import Protocol, minimum_distances, protocol, stages
+from glassjax.samplers import scaled
 from glassjax.structure import Structure
 from glassjax.targets import Target
 
@@ -74,6 +76,8 @@ def invert(
     symbols: Sequence[str] | None = None,
     number_density: float | None = None,
     density: float | None = None,
+    infer_density: bool | Mapping = False,
+    restraints: Sequence[Callable] = (),
     prior: str | Path | Prior = "silicon",
     replicas: int | Sequence[int] = 8,
     seed: int = 0,
@@ -99,6 +103,9 @@ def invert(
       symbols: chemical symbol per atom.
       number_density: atoms per A^3; or
       density: g/cm3. Exactly one of the two (``init`` alone also has one).
+      infer_density: False; True; or {deviation (of the logarithm), bounds (atoms per A^3)}: the density then is a start, and the cell of every
+        replica is scaled to what the data say.
+      restraints: functions (score, elements) -> score that wrap `coordination_restraint` or `distance_window`.
       prior: name of a shipped prior, a file, or a `Prior`.
       replicas: how many, or their numbers. Replica i depends on ``seed`` and i alone.
       seed: of starting structures and noise.
@@ -132,16 +139,18 @@ def invert(
     limits = minimum_distances(elements, minimum_distance)
     check_packing(symbols, rho, limits)
     starts = starting_structures(symbols, rho, numbers, seed=seed, init=init, limits=limits, scale=plan.packing_scale)
+    free = nuisance.density(rho, infer_density) if infer_density else None
     for one in targets:
-        check_target(one, starts[0])
+        check_target(one, starts[0] if free is None else scaled(starts[0], rho, float(free.high)))
     folder = None if out is None else prepare_folder(out, resume=resume)
-    todo = stages(prior, targets, elements=elements, protocol=plan, minimum_distance=limits)
+    todo = stages(prior, targets, elements=elements, protocol=plan, minimum_distance=limits, density=free, restraints=restraints)
     record = dict(
         command="invert" if targets else "generate",
         inputs=dict(inputs) if inputs else {},
         composition={e: symbols.count(e) for e in elements},
         atoms=len(symbols),
         number_density=rho,
+        infer_density=None if free is None else {k: float(getattr(free, k)) for k in ("start", "deviation", "low", "high")},
         prior=prior_record,
         protocol=dataclasses.asdict(plan),
         minimum_distance={f"{a}-{b}": v for (a, b), v in limits.items()},

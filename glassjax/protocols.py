@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from glassjax import noise
-from glassjax.ensemble import Stage
 from glassjax.guidance import keep_apart, posterior
-from glassjax.samplers import predictor_corrector, probability_flow, reverse_sde, veto
+from glassjax.nuisance import Density
+from glassjax.replica import Stage
+from glassjax.samplers import breathe, predictor_corrector, probability_flow, reverse_sde, veto
 from glassjax.targets import Target
 
 LADDERS = {"geometric": noise.geometric, "linear": noise.linear, "karras": noise.karras}
@@ -45,6 +46,8 @@ class Protocol:
       apart_margin: A, or None; `keep_apart` acts below minimum distance + margin.
       veto_margin: A, or None; `veto` acts below minimum distance + margin.
       veto_below: A, noise level below which the veto acts.
+      density_gain: share of an inferred change of density taken per step, see `breathe`.
+      density_window: A, noise levels between which the cell moves.
     """
 
     name: str = "default"
@@ -68,6 +71,8 @@ class Protocol:
     apart_margin: float | None = 0.1
     veto_margin: float | None = 0.05
     veto_below: float = 0.12
+    density_gain: float = 0.2
+    density_window: tuple[float, float] = (0.05, 1.0)
 
 
 PROTOCOLS = {
@@ -176,6 +181,8 @@ def stages(
     elements: Sequence[str],
     protocol: Protocol | None = None,
     minimum_distance: float | Mapping[tuple[str, str], float] | None = None,
+    density: Density | None = None,
+    restraints: Sequence[Callable] = (),
 ) -> list[Stage]:
     """The stages that `sample` runs: the prior, guided by the targets, kept apart, sampled down the protocol's ladders.
 
@@ -185,7 +192,14 @@ def stages(
       elements: species order of the structures.
       protocol: by default ``Protocol()``.
       minimum_distance: see `minimum_distances`.
+      density: infer the number density with this prior.
+      restraints: functions (score, elements) -> score, such as `settings.Restrain`; they act on the last stage.
+
+    Raises:
+      ValueError: a density to infer without targets.
     """
+    if density is not None and not targets:
+        raise ValueError("got a density to infer without a target; needs data that tell it; pass targets, or a fixed density")
     plan = PROTOCOLS["default"] if protocol is None else protocol
     limits = minimum_distances(elements, minimum_distance)
 
@@ -201,9 +215,14 @@ def stages(
         sampler = veto(sampler, {pair: value + plan.veto_margin for pair, value in limits.items()}, elements, below=plan.veto_below)
     guided = prior
     if targets:
-        guided = posterior(prior, targets, strength=plan.strength, method=plan.method, prior_width=plan.prior_width)
+        guided = posterior(prior, targets, strength=plan.strength, method=plan.method, prior_width=plan.prior_width, density=density)
+    for restrain in restraints:
+        guided = restrain(guided, elements)
     parts = ladders(plan)
     if len(parts) == 2 and not targets:
         parts = parts[:1]
     scores = [apart(prior)] * (len(parts) - 1) + [apart(guided)]
-    return [Stage(score=score, sampler=sampler, ladder=ladder) for score, ladder in zip(scores, parts, strict=True)]
+    samplers = [sampler] * len(parts)
+    if density is not None:
+        samplers[-1] = breathe(sampler, density, gain=plan.density_gain, window=tuple(plan.density_window))
+    return [Stage(score=score, sampler=how, ladder=ladder) for score, how, ladder in zip(scores, samplers, parts, strict=True)]

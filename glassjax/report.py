@@ -19,20 +19,34 @@ import numpy as np
 from glassjax import analysis
 from glassjax.elements import EDITIONS
 from glassjax.ensemble import Ensemble
-from glassjax.observables.pair import PairObservable
 from glassjax.structure import Structure, number_density
-from glassjax.targets import Target, r_factor
+from glassjax.targets import Target, chi_squared, r_factor
 
+Q, R = "Q (Å⁻¹)", "r (Å)"
 AXES = {
-    "g": ("r (Å)", "g(r)", "r in A, g(r) dimensionless"),
-    "G": ("r (Å)", "G(r) (Å⁻²)", "r in A, G(r) in 1/A^2"),
-    "S": ("Q (Å⁻¹)", "S(Q)", "Q in 1/A, S(Q) dimensionless"),
+    "g": (R, "g(r)", "r in A, g(r) dimensionless"),
+    "G": (R, "G(r) (Å⁻²)", "r in A, G(r) in 1/A^2"),
+    "G_keen": (R, "G(r), Keen", "r in A, Keen's G(r) in barn (neutrons), electrons^2 (X-rays) or units of the weights"),
+    "D": (R, "D(r)", "r in A, D(r) in 1/A^2 times the unit of <b>^2"),
+    "T": (R, "T(r)", "r in A, T(r) in 1/A^2 times the unit of <b>^2"),
+    "RDF": (R, "RDF(r) (Å⁻¹)", "r in A, RDF(r) in 1/A"),
+    "S": (Q, "S(Q)", "Q in 1/A, S(Q) dimensionless"),
+    "F_keen": (Q, "F(Q), Keen", "Q in 1/A, Keen's F(Q) in barn/sr/atom (neutrons) or electrons^2 (X-rays)"),
+    "Q(S-1)": (Q, "Q (S − 1) (Å⁻¹)", "Q in 1/A, Q (S - 1) in 1/A"),
+    "I": (Q, "I(Q) per atom", "Q in 1/A, intensity per atom in barn/sr (neutrons) or electrons^2 (X-rays)"),
+    "S_AL": (Q, "S(Q), Ashcroft-Langreth", "Q in 1/A, dimensionless"),
+    "S_NN": (Q, "S_NN(Q)", "Q in 1/A, dimensionless"),
+    "S_NC": (Q, "S_NC(Q)", "Q in 1/A, dimensionless"),
+    "S_CC": (Q, "S_CC(Q)", "Q in 1/A, dimensionless"),
+    "ADF": ("angle (°)", "ADF (rad⁻¹)", "angle in degrees, density per radian"),
+    "coordination": ("pair", "coordination number", "index of the pair, mean number of neighbours"),
+    "coordination distribution": ("neighbours", "share of atoms", "number of neighbours, density"),
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "jax-md", "ase", "numpy", "scipy")
 DATA, MODEL = "#222222", "#c1440e"
 
 
-def curve(observable: PairObservable, structure: Structure) -> np.ndarray:
+def curve(observable, structure: Structure) -> np.ndarray:
     """The observable [m] of one structure on the host, with capacities grown until they suffice."""
     margin = 4.0
     while True:
@@ -47,9 +61,23 @@ _evaluate = jax.jit(lambda observable, structure: observable(structure))
 
 
 def fit_curves(ensemble: Ensemble, targets: Sequence[Target]) -> list[np.ndarray]:
-    """Model of every good replica per target, [replicas, m] each."""
-    good = [ensemble.structures[i] for i in ensemble.good()]
-    return [np.stack([curve(t.observable, s) for s in good]) if good else np.zeros((0, len(t.data))) for t in targets]
+    """Model of every good replica per target, [replicas, m] each, with the nuisance parameters inferred for it."""
+    good, models = ensemble.good(), []
+    for target, values in zip(targets, nuisance_values(ensemble, targets), strict=True):
+        curves = [curve(target.observable, ensemble.structures[i]) for i in good]
+        shown = [np.asarray(target.model(np.asarray(c), values[i])) for c, i in zip(curves, good, strict=True)]
+        models.append(np.stack(shown) if shown else np.zeros((0, len(target.data))))
+    return models
+
+
+def nuisance_values(ensemble: Ensemble, targets: Sequence[Target], trace: str = "nuisance") -> list[np.ndarray]:
+    """Nuisance parameters (or, with "nuisance_deviation", their deviations) at the last step, per target [replicas, p]."""
+    last, at, parts = ensemble.last(trace), 0, []
+    for target in targets:
+        start = np.asarray(target.nuisance.start if trace == "nuisance" else target.nuisance.deviation)
+        parts.append(np.tile(start, (len(ensemble.structures), 1)) if last is None else last[:, at : at + len(start)])
+        at += len(start)
+    return parts
 
 
 def save(ensemble: Ensemble, folder, targets: Sequence[Target] = (), *, record: dict | None = None, cutoff=None) -> Path:
@@ -82,7 +110,7 @@ def save(ensemble: Ensemble, folder, targets: Sequence[Target] = (), *, record: 
 
 
 def frame_info(ensemble: Ensemble, targets: Sequence[Target], record: dict | None = None, models=None) -> list[dict]:
-    """Info of each replica's frame, empty for diverged ones: seed, number density (atoms/A^3), r_factor_<target>."""
+    """Info of each replica's frame, empty for diverged ones: seed, number density (atoms/A^3), R-factor, chi^2 and nuisance parameters per target."""
     models = fit_curves(ensemble, targets) if models is None else models
     info: list[dict] = [{} for _ in ensemble.structures]
     for row, index in enumerate(ensemble.good()):
@@ -91,6 +119,9 @@ def frame_info(ensemble: Ensemble, targets: Sequence[Target], record: dict | Non
             info[index] = dict(seed=record["seed"]) | info[index]
         for target, model in zip(targets, models, strict=True):
             info[index][f"r_factor_{target.name}"] = float(r_factor(target, model[row]))
+            info[index][f"chi_squared_{target.name}"] = float(chi_squared(target, model[row]))
+        for target, values in zip(targets, nuisance_values(ensemble, targets), strict=True):
+            info[index] |= {f"{name}_{target.name}": float(v) for name, v in zip(target.nuisance.names, values[index], strict=True)}
     return info
 
 
@@ -169,20 +200,26 @@ def plot_learning_curve(path):
     return figure
 
 
-def plot_spectra(x, curves: np.ndarray, function: str):
-    """A matplotlib figure of computed curves [frames, m]: each frame thin, their mean thick."""
+def plot_spectra(panels):
+    """A matplotlib figure of computed curves: a panel for each (label, function, x, curves [frames, m]); frames thin, their mean thick."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axis = figure.subplots()
-    for one in curves[:50] if len(curves) > 1 else ():
-        axis.plot(x, one, color="#888888", lw=0.5, alpha=0.6)
-    axis.plot(x, curves.mean(axis=0), color=MODEL, lw=1.8, label=f"mean of {len(curves)}" if len(curves) > 1 else None)
-    axis.set_xlabel(AXES[function][0])
-    axis.set_ylabel(AXES[function][1])
-    axis.spines[["top", "right"]].set_visible(False)
-    if len(curves) > 1:
-        axis.legend(frameon=False, fontsize=9)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.0 if columns == 1 else 4.2 * columns, 4.0 if rows == 1 else 3.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axis, (label, function, x, curves) in zip(axes, panels, strict=False):
+        for one in curves[:50] if len(curves) > 1 else ():
+            axis.plot(x, one, color="#888888", lw=0.5, alpha=0.6)
+        axis.plot(x, curves.mean(axis=0), color=MODEL, lw=1.8, label=f"mean of {len(curves)}" if len(curves) > 1 else None)
+        axis.set_xlabel(AXES[function][0])
+        axis.set_ylabel(AXES[function][1])
+        axis.set_title(label, loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(curves) > 1:
+            axis.legend(frameon=False, fontsize=9)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
     return figure
 
 
@@ -231,12 +268,15 @@ def _record(ensemble, targets, models, info, record, cutoff) -> dict:
             place = good.index(index)
             for target, model in zip(targets, models, strict=True):
                 row[f"mean_abs_difference_{target.name}"] = float(np.abs(model[place] - np.asarray(target.data)).mean())
+            share = ensemble.last("share")
+            row |= {} if share is None else {f"share_{t.name}": float(v) for t, v in zip(targets, share[index], strict=True)}
             row |= analysis.local_order(ensemble.structures[index], limits)
         rows.append(row)
     bonds = {f"{a}-{b}": value for (a, b), value in limits.items()} if isinstance(limits, dict) else limits
     device = jax.devices()[0]
     return dict(record or {}) | dict(
         conventions={t.name: t.observable.convention for t in targets},
+        inferred=_inferred(ensemble, targets),
         tables=dict(EDITIONS),
         bond_cutoffs=bonds,
         versions=versions(),
@@ -246,6 +286,28 @@ def _record(ensemble, targets, models, info, record, cutoff) -> dict:
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         replicas=rows,
     )
+
+
+def _inferred(ensemble, targets) -> dict:
+    """Mean over the good replicas, spread over them, and one replica's own uncertainty of every inferred parameter; densities in atoms/A^3."""
+    good, found = ensemble.good(), {}
+    if not good:
+        return found
+
+    def told(values, errors):
+        values, errors = np.asarray(values, dtype=float)[good], None if errors is None else np.asarray(errors, dtype=float)[good]
+        spread = float(values.std(ddof=1)) if len(values) > 1 else None
+        return dict(mean=float(values.mean()), spread=spread, uncertainty=None if errors is None else float(errors.mean()))
+
+    deviations = nuisance_values(ensemble, targets, "nuisance_deviation")
+    for target, values, errors in zip(targets, nuisance_values(ensemble, targets), deviations, strict=True):
+        for name in target.nuisance.inferred:
+            column = target.nuisance.names.index(name)
+            found[f"{name} of {target.name}"] = told(values[:, column], errors[:, column])
+    if ensemble.last("density_deviation") is not None:
+        densities = np.array([float(number_density(s)) for s in ensemble.structures])
+        found["number density"] = told(densities, ensemble.last("density_deviation") * densities)
+    return found
 
 
 def _plain(value):

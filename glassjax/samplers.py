@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from glassjax._pytree import frozen, replace, static
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
-from glassjax.structure import Structure
+from glassjax.structure import Structure, number_density, pair_matrix
 
 
 class Sampler:
@@ -28,9 +28,18 @@ class Sampler:
         """The same sampler with capacities that suffice for what ``info`` reported."""
         return self
 
+    def densest(self, structure: Structure) -> Structure:
+        """The densest structure that sampling can come to, for which neighbour lists are made: this one, unless the cell is scaled."""
+        return structure
+
     def step(self, key, state, score, sigma, sigma_next):
         """One step."""
         raise NotImplementedError
+
+
+def merge(info: dict, more: dict) -> dict:
+    """Info of two score evaluations of one step: the largest capacities, and the latest of everything else."""
+    return {key: jnp.maximum(info[key], value) if key.startswith("needed") else value for key, value in more.items()}
 
 
 def _noise(key, structure: Structure) -> jax.Array:
@@ -71,7 +80,7 @@ class ProbabilityFlow(Sampler):
         trial = replace(state, positions=state.positions + sigma * (sigma - sigma_next) * first)
         second, more = score(trial, jnp.maximum(sigma_next, 1e-3))
         mean = jnp.where(sigma_next > 0, 0.5 * (sigma * first + sigma_next * second), sigma * first)
-        info = jax.tree.map(jnp.maximum, info, more)
+        info = merge(info, more)
         return replace(state, positions=state.positions + (sigma - sigma_next) * mean), info
 
 
@@ -106,7 +115,7 @@ class PredictorCorrector(Sampler):
             state, info = carry
             value, more = score(state, sigma_next)
             kick = jnp.sqrt(2 * width) * _noise(jax.random.fold_in(key, index + 1), state)
-            return replace(state, positions=state.positions + width * value + kick), jax.tree.map(jnp.maximum, info, more)
+            return replace(state, positions=state.positions + width * value + kick), merge(info, more)
 
         def corrected(carry):
             return jax.lax.fori_loop(0, self.corrections, correct, carry)
@@ -139,6 +148,59 @@ def predictor_corrector(
         window=jnp.asarray(window, jnp.float32),
         corrections=int(corrections),
     )
+
+
+@frozen
+class Breathe(Sampler):
+    """See `breathe`."""
+
+    sampler: Sampler
+    low: jax.Array
+    high: jax.Array
+    gain: jax.Array
+    window: jax.Array
+
+    def fit(self, structure):
+        """Fit the inner sampler."""
+        return replace(self, sampler=self.sampler.fit(structure))
+
+    def grown(self, info):
+        """Grow the inner sampler."""
+        return replace(self, sampler=self.sampler.grown(info))
+
+    def densest(self, structure):
+        """The structure scaled to the highest density allowed."""
+        return scaled(self.sampler.densest(structure), number_density(structure), self.high)
+
+    def step(self, key, state, score, sigma, sigma_next):
+        """The inner step; then the cell follows the inferred density."""
+        moved, info = self.sampler.step(key, state, score, sigma, sigma_next)
+        inside = (sigma_next >= self.window[0]) & (sigma_next <= self.window[1])
+        density = number_density(moved)
+        change = jnp.where(inside, self.gain * jnp.clip(info["density_change"], -LARGEST, LARGEST), 0.0)
+        wanted = jnp.clip(density * jnp.exp(change), self.low, self.high)
+        return scaled(moved, density, wanted), info | {"number_density": wanted}
+
+
+LARGEST = 0.05  # of the logarithm of the density, inferred in one step, before the gain
+
+
+def scaled(structure: Structure, density, wanted) -> Structure:
+    """The structure with cell and positions scaled from number density ``density`` to ``wanted`` (atoms/A^3)."""
+    factor = jnp.cbrt(density / wanted)
+    return replace(structure, positions=structure.positions * factor, cell=structure.cell * factor)
+
+
+def breathe(sampler: Sampler, density, *, gain: float = 0.2, window: tuple[float, float] = (0.05, 1.0)) -> Breathe:
+    """Scale cell and positions after each step towards the density that the score infers (``density_change`` in its info, see `posterior`).
+
+    Args:
+      sampler: the sampler to wrap.
+      density: `Density` with the bounds, atoms/A^3.
+      gain: share of the inferred change taken per step.
+      window: A, noise levels between which the cell moves; below it the structure settles in its final cell.
+    """
+    return Breathe(sampler=sampler, low=density.low, high=density.high, gain=jnp.float32(gain), window=jnp.asarray(window, jnp.float32))
 
 
 @frozen
@@ -187,7 +249,5 @@ def veto(sampler: Sampler, minimum_distance, elements, *, below: float = 0.12, r
       below: A; only steps to a lower noise level are vetoed, because noise itself brings atoms close above it.
       rounds: sweeps per step (an atom that went back may now be close to another).
     """
-    from glassjax.structure import pair_matrix
-
     limits = pair_matrix(minimum_distance, elements)
     return Veto(sampler=sampler, limits=jnp.asarray(limits, jnp.float32), reach=float(max(limits.max(), 0.1)), below=float(below), rounds=int(rounds))

@@ -4,46 +4,104 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from glassjax.elements import check_density, parse_composition
-from glassjax.io.measured import check_function, read_measured
 from glassjax.protocols import protocol
-from glassjax.targets import Target, target
 
 
 @dataclasses.dataclass(kw_only=True)
 class TargetSettings:
-    """One measured curve: the file, what it holds, and how to model it (see `read_target`)."""
+    """One measured curve: the file, what it holds, and how to model it.
+
+    Attributes:
+      file: path of a text file of columns.
+      function: "g", "G", "G_keen", "D", "T", "RDF", "S", "F_keen", "Q(S-1)", "I", "ADF" or "coordination distribution"; None to identify the file.
+      weights: "number", "neutron", "xray" or "Z"; None for what the file says, or for one element.
+      uncertainty: one number for all points (replaces the file's column), or "noise" to estimate it from the data.
+      weight: multiplies 1 / uncertainty^2.
+      rmin: lower end of the fitted range in r, A.
+      rmax: upper end of that range; of reciprocal functions, the farthest pair that counts (10 A).
+      qmin: lower end of the fitted range in Q; of real-space functions, the lowest Q of the measurement.
+      qmax: upper end of that range, or the highest Q of the measurement (by default what the header says).
+      xmin: lower end of the fitted range of angles (degrees) or coordination numbers.
+      xmax: upper end of that range.
+      mask: intervals [[low, high], ...] to leave out.
+      artefacts: "report" or "mask" unphysical ripples at small r and spikes.
+      width: Gaussian broadening in r, A, or in angle, rad.
+      window: real-space window of reciprocal functions, "cosine", "lorch" or "none".
+      termination: of real-space functions, "sharp", "lorch" or "soper-barney"; None lets the width stand for it.
+      qdamp: 1/A: a number, "infer", or {start, deviation, bounds}; by default what the header says.
+      qbroad: 1/A; by default what the header says.
+      displacement: B of "I", A^2.
+      scale: a number, "infer", or {start, deviation, bounds}.
+      background: order of an inferred polynomial, or {order, deviation}.
+      partial: "A-B" when the data are one partial.
+      isotopes: {element: isotope or {isotope: amount}}.
+      cutoff: bond cutoff of angles and coordination, A, or {"A-B": cutoff}.
+      triplet: "O-Si-O", centre in the middle.
+      columns: which columns of the file hold x, y[, uncertainty], from 0.
+      repeated: "refuse" or "mean", for points that share one x.
+      name: in file names; by default the function.
+    """
 
     file: str
-    function: str
+    function: str | None = None
     weights: str | None = None
-    uncertainty: float | None = None
+    uncertainty: float | str | None = None
+    weight: float = 1.0
     rmin: float | None = None
     rmax: float | None = None
     qmin: float | None = None
     qmax: float | None = None
+    xmin: float | None = None
+    xmax: float | None = None
+    mask: list | None = None
+    artefacts: str = "report"
     width: float | None = None
     window: str | None = None
-    partial: str | None = None
+    termination: str | None = None
+    qdamp: float | str | dict | None = None
+    qbroad: float | None = None
+    displacement: float | None = None
+    scale: float | str | dict = 1.0
+    background: int | dict | None = None
+    partial: str | tuple | None = None
+    isotopes: dict | None = None
+    cutoff: float | dict | None = None
+    triplet: str | None = None
     columns: list[int] | None = None
     repeated: str = "refuse"
     name: str | None = None
 
 
 @dataclasses.dataclass(kw_only=True)
+class RestraintSettings:
+    """A restraint: ``kind`` "coordination" (low, target or high number of neighbours inside ``cutoff``) or "distance-window" (the ``count`` nearest
+    neighbours between ``low`` and ``high``, A), for the ``pair`` "A-B", centre first."""
+
+    kind: str
+    pair: str
+    low: float | None = None
+    target: float | None = None
+    high: float | None = None
+    cutoff: float | None = None
+    count: int | None = None
+    uncertainty: float | None = None
+
+
+@dataclasses.dataclass(kw_only=True)
 class RunSettings:
-    """One run: targets and the options of `invert`."""
+    """One run: targets, restraints and the options of `invert`."""
 
     target: list[TargetSettings] = dataclasses.field(default_factory=list)
+    restraint: list[RestraintSettings] = dataclasses.field(default_factory=list)
     composition: str | None = None
     atoms: int | None = None
     density: float | None = None
     number_density: float | None = None
+    infer_density: bool | dict = False
     prior: str = "silicon"
     init: str | None = None
     replicas: int = 8
@@ -72,11 +130,8 @@ def read_run(path) -> RunSettings:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: got a file that is not TOML ({error}); needs key = value lines and [[target]] tables; repair it") from error
-    blocks = table.pop("target", [])
-    blocks = [blocks] if isinstance(blocks, dict) else blocks
-    if not isinstance(blocks, list) or not all(isinstance(b, dict) for b in blocks):
-        raise ValueError(f"{path}: got target = {blocks!r}; needs a [[target]] table for each curve")
-    targets = [_fill(TargetSettings, block, f"{path}, target {i + 1}") for i, block in enumerate(blocks)]
+    targets = [_fill(TargetSettings, block, f"{path}, target {i + 1}") for i, block in enumerate(_blocks(table, "target", path))]
+    restraints = [_fill(RestraintSettings, block, f"{path}, restraint {i + 1}") for i, block in enumerate(_blocks(table, "restraint", path))]
     run = _fill(RunSettings, table, str(path))
     for one in targets:
         one.file = str(path.parent / one.file)
@@ -85,12 +140,20 @@ def read_run(path) -> RunSettings:
             setattr(run, key, str(path.parent / getattr(run, key)))
     if (path.parent / run.prior).is_file():
         run.prior = str(path.parent / run.prior)
-    run.target = targets
+    run.target, run.restraint = targets, restraints
     return run
 
 
+def _blocks(table: dict, name: str, path) -> list[dict]:
+    blocks = table.pop(name, [])
+    blocks = [blocks] if isinstance(blocks, dict) else blocks
+    if not isinstance(blocks, list) or not all(isinstance(b, dict) for b in blocks):
+        raise ValueError(f"{path}: got {name} = {blocks!r}; needs a [[{name}]] table for each; correct it")
+    return blocks
+
+
 def _fill(kind, table: Mapping, where: str):
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "target"}
+    fields = {f.name: f for f in dataclasses.fields(kind) if kind is not RunSettings or f.name not in ("target", "restraint")}
     for key in table:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
@@ -113,122 +176,8 @@ def _fits(value, annotation: str) -> bool:
     if isinstance(value, int):
         return "int" in names or "float" in names
     if isinstance(value, list):
-        return "list[int]" in names and all(isinstance(v, int) for v in value)
+        return "list" in names or ("list[int]" in names and all(isinstance(v, int) for v in value))
     return type(value).__name__ in names
-
-
-def read_target(
-    file,
-    *,
-    function: str,
-    symbols: Sequence[str],
-    number_density: float,
-    weights: str | None = None,
-    uncertainty: float | None = None,
-    rmin: float | None = None,
-    rmax: float | None = None,
-    qmin: float | None = None,
-    qmax: float | None = None,
-    width: float | None = None,
-    window: str | None = None,
-    partial: str | tuple[str, str] | None = None,
-    columns: Sequence[int] | None = None,
-    repeated: str = "refuse",
-    name: str | None = None,
-) -> tuple[Target, dict]:
-    """A target from a text file of 2-3 columns, and the facts about the file for the record.
-
-    Args:
-      file: path.
-      function: "g", "G" or "S".
-      symbols: composition, one symbol per atom.
-      number_density: atoms per A^3.
-      weights: "number", "neutron", "xray" (S) or "Z"; may be left out for one element.
-      uncertainty: one number for all points; replaces the file's column.
-      rmin: lower end of the fitted range of g or G, A.
-      rmax: upper end of that range; of S(Q), the farthest pair that counts (10 A).
-      qmin: lower end of the fitted range of S, 1/A.
-      qmax: upper end of that range.
-      width: Gaussian broadening of g and G, A (0.15).
-      window: real-space window of S, "cosine", "lorch" or "none".
-      partial: "A-B" when the data are one partial.
-      columns: which columns hold x, y[, uncertainty], from 0.
-      repeated: "refuse" or "mean", for points that share one x.
-      name: in file names; by default the function.
-
-    Raises:
-      FileNotFoundError, ValueError: see `read_measured`, `check_function` and `target`; options that do not belong to the function.
-    """
-    own, other = (("qmin", "qmax"), ("rmin", "width")) if function == "S" else (("rmin", "rmax"), ("qmin", "qmax", "window"))
-    given = dict(rmin=rmin, qmin=qmin, qmax=qmax, width=width, window=window)
-    wrong = [key for key in other if given[key] is not None]
-    if wrong:
-        raise ValueError(f"got {', '.join(wrong)} with function {function}; needs {' and '.join(own)} for its range; leave the others out")
-    measured = read_measured(file, columns=None if columns is None else tuple(columns), repeated=repeated)
-    check_function(measured, function, number_density)
-    pair = tuple(partial.split("-")) if isinstance(partial, str) else partial
-    if pair is not None and len(pair) != 2:
-        raise ValueError(f"got partial {partial!r}; needs two elements, such as Si-O")
-    options = dict(xmin=qmin, xmax=qmax, rmax=rmax, window=window) if function == "S" else dict(xmin=rmin, xmax=rmax, width=width)
-    options = {key: value for key, value in options.items() if value is not None}
-    made = target(
-        measured.x,
-        measured.y,
-        symbols,
-        function=function,
-        number_density=number_density,
-        weights=weights,
-        uncertainty=measured.uncertainty if uncertainty is None else uncertainty,
-        partial=pair,
-        name=name,
-        **options,
-    )
-    source = "one number given" if uncertainty is not None else "the file's column" if measured.uncertainty is not None else "default"
-    record = dict(name=made.name, file=str(file), sha256=measured.sha256, function=function, weights=made.observable.weights, uncertainty=source)
-    return made, record | dict(points_in_file=len(measured.x), points_used=len(made.data), options=options)
-
-
-def read_targets(run: RunSettings) -> tuple[list[Target], dict]:
-    """Every target of a run, with file hashes for the record; also checks composition and density.
-
-    Raises:
-      ValueError: see `read_target`; no target.
-    """
-    if run.composition is None and run.init is not None:
-        from glassjax.io.atoms import read_structures
-        from glassjax.structure import number_density as density_of
-
-        first = read_structures(run.init)[0]
-        symbols, rho = first.symbols, float(density_of(first))
-        if run.density is not None or run.number_density is not None:
-            rho = check_density(symbols, run.number_density, mass_density=run.density)
-    else:
-        if run.composition is None or run.atoms is None:
-            raise ValueError("got no composition or no number of atoms; needs both; pass --composition and --atoms")
-        symbols = parse_composition(run.composition, run.atoms)
-        rho = check_density(symbols, run.number_density, mass_density=run.density)
-    made, records, names = [], [], set()
-    for one in run.target:
-        options = dataclasses.asdict(one)
-        options["name"] = _unique(one.name or one.function, names)
-        result, record = read_target(**options, symbols=symbols, number_density=rho)
-        made.append(result)
-        records.append(record)
-    inputs = dict(targets=records)
-    if run.init is not None:
-        if not Path(run.init).is_file():
-            raise FileNotFoundError(f"{run.init}: got no such file; needs starting structures (extxyz, POSCAR, CIF, ...); check the path")
-        inputs["init"] = dict(file=run.init, sha256=hashlib.sha256(Path(run.init).read_bytes()).hexdigest())
-    return made, inputs
-
-
-def _unique(name: str, taken: set) -> str:
-    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    found, index = clean, 2
-    while found.lower() in {t.lower() for t in taken}:
-        found, index = f"{clean}{index}", index + 1
-    taken.add(found)
-    return found
 
 
 def invert_options(run: RunSettings) -> dict:
@@ -242,5 +191,38 @@ def invert_options(run: RunSettings) -> dict:
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"got minimum_distance for {', '.join(distances)}; needs pairs such as Si-O")
         distances = pairs
-    same = ("composition", "atoms", "density", "number_density", "prior", "init", "replicas", "seed", "steps", "method", "strength")
-    return {key: getattr(run, key) for key in (*same, "chunk", "out", "resume")} | dict(plan=plan, minimum_distance=distances)
+    restraints = [_restraint(one) for one in run.restraint]
+    same = ("composition", "atoms", "density", "number_density", "infer_density", "prior", "init", "replicas", "seed", "steps", "method", "strength")
+    return {key: getattr(run, key) for key in (*same, "chunk", "out", "resume")} | dict(plan=plan, minimum_distance=distances, restraints=restraints)
+
+
+def _restraint(one: RestraintSettings):
+    """A function score -> score, for the structures' elements."""
+    from glassjax.restraints import coordination_restraint, distance_window
+
+    kinds = {
+        "coordination": (coordination_restraint, ("low", "target", "high", "cutoff", "uncertainty")),
+        "distance-window": (distance_window, ("low", "high", "count")),
+    }
+    if one.kind not in kinds:
+        raise ValueError(f"got a restraint of kind {one.kind!r}; needs one of {', '.join(kinds)}; correct it")
+    make, names = kinds[one.kind]
+    given = {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name not in ("kind", "pair")}
+    strange = [name for name, value in given.items() if value is not None and name not in names]
+    if strange:
+        raise ValueError(f"got {', '.join(strange)} in a restraint of kind {one.kind}; needs some of {', '.join(names)}; remove the others")
+    values = {name: given[name] for name in names if given[name] is not None}
+    return Restrain(make=make, pair=one.pair, values=values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restrain:
+    """A restraint that waits for a score: ``Restrain(...)(score, elements)``."""
+
+    make: object
+    pair: str
+    values: dict
+
+    def __call__(self, score, elements):
+        """The restrained score."""
+        return self.make(score, self.pair, elements, **self.values)

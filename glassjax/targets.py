@@ -1,19 +1,28 @@
-"""A target: an observable, the data it should give, and how far the data can be trusted."""
+"""A target: an observable, the data it should give, how far the data can be trusted, and what the measurement added to them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glassjax import nuisance as terms
 from glassjax._pytree import frozen, replace, static
-from glassjax.observables import pair
+from glassjax.artefacts import keep_ranges
+from glassjax.observables.angle import angle_distribution
+from glassjax.observables.coordination import coordination_distribution
+from glassjax.observables.pair import REAL_SPACE, RECIPROCAL
+from glassjax.observables.real_space import pair_distribution
+from glassjax.observables.reciprocal import reduced_from, structure_factor, windowed_data
+from glassjax.observables.weights import fractions_of, mean_square
 from glassjax.structure import Structure
 
-# Default uncertainty of a point: what two good instruments, or two short simulations of one glass, disagree by.
-DEFAULT_UNCERTAINTY = {"g": 0.02, "S": 0.02}
+# Default uncertainty of a point of g or S: what two good instruments, or two short simulations of one glass, disagree by.
+DEFAULT_UNCERTAINTY = 0.02
+FUNCTIONS = (*REAL_SPACE, *RECIPROCAL, "ADF", "coordination distribution")
 
 
 @frozen
@@ -21,60 +30,69 @@ class Target:
     """Measured data and the observable that models them.
 
     Attributes:
-      observable: a `PairObservable` whose ``x`` are the data's.
+      observable: a `PairObservable`, `AngleDistribution` or `CoordinationDistribution` whose ``x`` are the data's.
       data: [m].
       uncertainty: [m] standard deviation of each point, positive.
-      reference: [m] the featureless level that R-factors are taken from: 1 for g and S, 0 for G.
+      reference: [m] the featureless level that R-factors are taken from: 1 for g and S, <b^2> for I, else 0.
+      anchor: [m] what a scale leaves in place: 1 for g and S, else 0.
+      nuisance: scale, damping and background, fixed or inferred.
+      weight: multiplies 1 / uncertainty^2.
+      independent: number of independent points (static).
       name: file-name friendly (static).
     """
 
-    observable: pair.PairObservable
+    observable: object
     data: jax.Array
     uncertainty: jax.Array
     reference: jax.Array
+    anchor: jax.Array
+    nuisance: terms.Nuisance
+    weight: jax.Array
+    independent: float = static(default=0.0)
     name: str = static(default="target")
 
     def fit(self, structure: Structure, **options) -> Target:
         """The same target with neighbour lists for structures like this one."""
         return replace(self, observable=self.observable.fit(structure, **options))
 
+    def model(self, curve: jax.Array, values: jax.Array | None = None) -> jax.Array:
+        """What the measurement would show [m] of the observable's ``curve`` [m], with nuisance ``values`` [p] (by default their start)."""
+        return self.nuisance.apply(self.observable.x, curve, self.anchor, self.nuisance.start if values is None else values)
 
-def residual(target: Target, structure: Structure) -> jax.Array:
+
+def residual(target: Target, structure: Structure, values: jax.Array | None = None) -> jax.Array:
     """data - model [m]."""
-    return target.data - target.observable(structure)
+    return target.data - target.model(target.observable(structure), values)
 
 
-def loss(target: Target, structure: Structure) -> jax.Array:
-    """Half the sum of squared residuals over uncertainty (minus log likelihood up to a constant)."""
-    return 0.5 * jnp.sum((residual(target, structure) / target.uncertainty) ** 2)
+def loss(target: Target, structure: Structure, values: jax.Array | None = None) -> jax.Array:
+    """Half the weighted sum of squared residuals over uncertainty (minus log likelihood up to a constant)."""
+    return 0.5 * target.weight * jnp.sum((residual(target, structure, values) / target.uncertainty) ** 2)
 
 
 def r_factor(target: Target, model: jax.Array) -> jax.Array:
-    """R = sqrt(sum (data - model)^2 / sum (data - level)^2), level 1 for g and S, 0 for G (Egami and Billinge, Underneath the Bragg Peaks)."""
+    """R = sqrt(sum (data - model)^2 / sum (data - reference)^2) (Egami and Billinge, Underneath the Bragg Peaks)."""
     return jnp.sqrt(jnp.sum((target.data - model) ** 2) / jnp.sum((target.data - target.reference) ** 2))
 
 
-def independent_points(target: Target, qmax: float | None = None) -> float:
-    """N_ind = range x conjugate range / pi: (rmax - rmin) Qmax / pi; for g and G, Qmax is pi over the point spacing when not given."""
-    x = np.asarray(target.observable.x)
-    if target.observable.function == "S":
-        return float((x[-1] - x[0]) * target.observable.rmax / math.pi)
-    if qmax is None:
-        qmax = math.pi / float(np.min(np.diff(x)))
-    return float((x[-1] - x[0]) * qmax / math.pi)
+def chi_squared(target: Target, model: jax.Array) -> jax.Array:
+    """chi^2 per independent point: the mean of (data - model)^2 / uncertainty^2, because neighbouring points repeat each other."""
+    return jnp.mean(((target.data - model) / target.uncertainty) ** 2)
 
 
-def _window(x, y, uncertainty, low, high):
-    keep = np.ones(len(x), bool)
-    if low is not None:
-        keep &= x >= low - 1e-9
-    if high is not None:
-        keep &= x <= high + 1e-9
-    if keep.sum() < 5:
-        raise ValueError(
-            f"the range {low} to {high} keeps {keep.sum()} of {len(x)} points (data run from {x[0]:.3f} to {x[-1]:.3f}); needs at least 5"
-        )
-    return x[keep], y[keep], None if uncertainty is None else uncertainty[keep]
+def _real_space(x, y, composition, function, number_density, weights, isotopes, instrument):
+    """Observable of a real-space target, its default uncertainty [m] and its independent points."""
+    observable = pair_distribution(x, composition, function=function, weights=weights, isotopes=isotopes, **instrument)
+    fractions = fractions_of(composition)
+    square = 1.0
+    if function in ("G_keen", "D", "T"):
+        square = float(mean_square(fractions, weights, isotopes=isotopes))
+    shape = {"g": 1.0, "G_keen": 1.0, "RDF": 4 * math.pi * number_density * x**2}.get(function, 4 * math.pi * number_density * x)
+    qmax = instrument.get("qmax")
+    if qmax is None:  # the Q that the width resolves, or the sampling
+        width = instrument.get("width")
+        qmax = min(3.79 / (2.3548 * (0.15 if width is None else width)), math.pi / float(np.min(np.diff(x))))
+    return observable, DEFAULT_UNCERTAINTY * square * shape * np.ones(len(x)), (x[-1] - x[0]) * qmax / math.pi
 
 
 def _thinned(q: np.ndarray, rmax: float) -> np.ndarray:
@@ -83,6 +101,49 @@ def _thinned(q: np.ndarray, rmax: float) -> np.ndarray:
     if np.median(np.diff(q)) >= 0.8 * spacing:
         return q
     return np.linspace(q[0], q[-1], math.ceil((q[-1] - q[0]) / spacing) + 1)
+
+
+class _Window:
+    """A reciprocal curve seen through the real-space window of its observable, on a thinner grid."""
+
+    def __init__(self, x, composition, function, weights, isotopes, displacement, rmax, window):
+        self.x, self.rmax, self.window = x, rmax, window
+        self.points = _thinned(x, rmax)
+        options = dict(weights=weights, isotopes=isotopes, displacement=displacement)
+        self.before = reduced_from(x, None, function, composition, **options)
+        self.after = reduced_from(self.points, None, function, composition, **options)
+
+    def __call__(self, y):
+        """y [m] of the function -> what the model's window leaves of it [points]."""
+        level, factor = self.before
+        seen = windowed_data(self.x, 1.0 + (y - level) / factor, self.rmax, self.window, points=self.points)
+        return self.after[0] + self.after[1] * (seen - 1.0)
+
+    def background(self, y):
+        """The same for something added to the curve."""
+        return self(y + self.before[0]) - self.after[0]
+
+
+def _errors(uncertainty, x) -> np.ndarray | None:
+    """Uncertainties [m] that are all positive: points without one (0) get the largest of the others, so that they do not count for infinity."""
+    if uncertainty is None:
+        return None
+    uncertainty = np.array(np.broadcast_to(np.asarray(uncertainty, dtype=float), x.shape))
+    if not np.isfinite(uncertainty).all() or (uncertainty < 0).any() or not (uncertainty > 0).any():
+        raise ValueError("uncertainties must be positive and finite; remove the column, or pass one number, if they are not known")
+    uncertainty[uncertainty == 0] = uncertainty.max()
+    return uncertainty
+
+
+def _columns(x, y, weight, function) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if not np.isfinite(x).all() or not np.isfinite(y).all() or x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"x has shape {x.shape} and y {y.shape}; needs two columns of finite numbers of equal length")
+    if function not in FUNCTIONS:
+        raise ValueError(f"function is {function!r}; needs one of {', '.join(FUNCTIONS)}")
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(f"got weight {weight}; needs a positive number; leave the target out instead of giving it none")
+    return x, y
 
 
 def target(
@@ -94,68 +155,121 @@ def target(
     number_density: float,
     weights: str | None = None,
     uncertainty=None,
+    weight: float = 1.0,
     xmin: float | None = None,
     xmax: float | None = None,
-    width: float = 0.15,
+    mask=(),
+    width: float | None = None,
     rmax: float = 10.0,
     window: str = "cosine",
+    qmin: float = 0.0,
+    qmax: float | None = None,
+    termination: str | None = None,
+    qdamp=None,
+    qbroad: float = 0.0,
+    displacement: float = 0.0,
+    scale=1.0,
+    background=None,
     partial: tuple[str, str] | None = None,
+    isotopes: Mapping | None = None,
+    cutoff=None,
+    triplet: str | None = None,
     name: str | None = None,
 ) -> Target:
     """Build a target from columns of data.
 
     Args:
-      x: [m] r in A, or Q in 1/A.
-      y: [m] g(r), G(r) in 1/A^2, or S(Q).
+      x: [m] r in A, Q in 1/A, angle in degrees, or coordination number.
+      y: [m] values of ``function``.
       composition: symbols per atom, or a mapping element -> amount.
-      function: "g", "G" or "S".
-      number_density: atoms per A^3.
-      weights: "number", "neutron", "xray" (S only) or "Z"; by default "number" for one element, else it must be said. For one element all agree.
-      uncertainty: standard deviation, one number or [m]; by default 0.02 of g or S, and 0.02 x 4 pi rho0 r of G.
+      function: "g", "G", "G_keen", "D", "T", "RDF"; "S", "F_keen", "Q(S-1)", "I"; "ADF" (density per radian); or "coordination distribution".
+      number_density: atoms per A^3 (for the default uncertainty).
+      weights: "number", "neutron", "xray" or "Z"; by default "number" for one element, else it must be said. Normalised functions of one
+        element do not depend on it.
+      uncertainty: standard deviation, one number or [m] (0 where unknown); by default 0.02 of g or S, and what that means for the other functions.
+      weight: multiplies 1 / uncertainty^2.
       xmin: lower end of the range to fit.
       xmax: upper end of the range to fit.
-      width: Gaussian broadening of g and G, A.
-      rmax: farthest pair that S(Q) counts, A; data are passed through the same real-space window, and brought to a spacing of pi / (2 rmax)
-        where they are denser (a windowed curve holds no finer detail; uncertainties are interpolated, not reduced).
+      mask: intervals [(low, high), ...] of x to leave out.
+      width: Gaussian broadening of a real-space function, A, or of an ADF, rad; see `pair_distribution` for its default.
+      rmax: farthest pair that a reciprocal function counts, A; data are passed through the same real-space window, and brought to a spacing of
+        pi / (2 rmax) where they are denser (a windowed curve holds no finer detail; uncertainties are interpolated, not reduced).
       window: that window.
-      partial: a pair of elements when the data are one partial.
+      qmin: 1/A, of the measurement behind a real-space function.
+      qmax: 1/A, of the measurement behind a real-space function.
+      termination: see `pair_distribution`.
+      qdamp: 1/A: a number (fixed), or for real space "infer" or {start, deviation, bounds}.
+      qbroad: 1/A.
+      displacement: B of "I", A^2.
+      scale: a number (fixed), "infer", or {start, deviation, bounds}.
+      background: order of a polynomial, or {order, deviation}; inferred.
+      partial: a pair of elements when the data are one partial; the pair of a coordination distribution.
+      isotopes: {element: isotope or mixture}.
+      cutoff: bond cutoff of angles or coordination, A, a number or a mapping of pairs.
+      triplet: "O-Si-O", centre in the middle; None for all angles.
       name: of the target in files.
 
     Raises:
-      ValueError: unknown function, weights missing for a mixture, an empty range, or uncertainties that are not positive.
+      ValueError: unknown function, weights missing for a mixture, an empty range, or numbers that cannot be.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if not np.isfinite(x).all() or not np.isfinite(y).all() or x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"x has shape {x.shape} and y {y.shape}; needs two columns of finite numbers of equal length")
-    if uncertainty is not None:
-        uncertainty = np.broadcast_to(np.asarray(uncertainty, dtype=float), x.shape)
-        if not (np.isfinite(uncertainty).all() and (uncertainty > 0).all()):
-            raise ValueError("uncertainties must be positive and finite; remove the column, or pass one number, if they are not known")
-    if weights is None:
-        if len(pair.fractions_of(composition)) > 1 and partial is None:
-            raise ValueError(f"a mixture of {', '.join(pair.fractions_of(composition))} needs weights: 'neutron', 'xray', 'number' or 'Z'")
-        weights = "number"
-    positive = x > 0  # x = 0 carries no information in g and G, and S(0) is no diffraction
-    x, y = x[positive], y[positive]
-    uncertainty = None if uncertainty is None else uncertainty[positive]
-    if function in ("g", "G"):
-        x, y, uncertainty = _window(x, y, uncertainty, xmin, xmax)
-        observable = pair.pair_distribution(x, composition, function=function, weights=weights, width=width, partial=partial)
-        if uncertainty is None:
-            scale = 1.0 if function == "g" else 4 * math.pi * number_density * x
-            uncertainty = DEFAULT_UNCERTAINTY["g"] * scale * np.ones(len(x))
-    elif function == "S":
-        points = _thinned(x, rmax)
-        y = pair.windowed_data(x, y, rmax, window, points=points)
-        uncertainty = None if uncertainty is None else np.interp(points, x, uncertainty)
-        x, y, uncertainty = _window(points, y, uncertainty, xmin, xmax)
-        observable = pair.structure_factor(x, composition, weights=weights, rmax=rmax, window=window, partial=partial)
-        if uncertainty is None:
-            uncertainty = np.full(len(x), DEFAULT_UNCERTAINTY["S"])
+    x, y = _columns(x, y, weight, function)
+    mixture = len(fractions_of(composition)) > 1 and partial is None and function in (*REAL_SPACE, *RECIPROCAL)
+    if weights is None and (mixture or function in ("G_keen", "D", "T", "F_keen", "I")):
+        raise ValueError(f"{function} of {', '.join(fractions_of(composition))} needs weights: 'neutron', 'xray', 'number' or 'Z'; pass one of them")
+    weights = "number" if weights is None else weights
+    uncertainty = _errors(uncertainty, x)
+    if function in (*REAL_SPACE, *RECIPROCAL):
+        positive = x > 0  # x = 0 carries no information in g and G, and S(0) is no diffraction
+        x, y, uncertainty = x[positive], y[positive], None if uncertainty is None else uncertainty[positive]
+    seen, inferred_damping = None, qdamp is not None and not isinstance(qdamp, int | float)
+    if inferred_damping and function not in ("g", "G", "G_keen", "D"):
+        raise ValueError(f"got qdamp = {qdamp!r} with {function}; it can be inferred from g, G, G_keen and D only; give a number")
+    fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
+    if function in RECIPROCAL and partial is None:
+        seen = _Window(x, composition, function, weights, isotopes, displacement, rmax, window)
+    elif function in RECIPROCAL:
+        seen = _Window(x, {"X": 1.0}, function, "number", None, 0.0, rmax, window)
+    if seen is not None:
+        grid = seen.points
+        y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     else:
-        raise ValueError(f"function is {function!r}; needs 'g', 'G' or 'S'")
+        grid = x
+    keep = keep_ranges(grid, xmin=xmin, xmax=xmax, masked_intervals=mask)
+    at, y, uncertainty = grid[keep], y[keep], None if uncertainty is None else uncertainty[keep]
+    if function in REAL_SPACE:
+        instrument = dict(width=width, partial=partial, qmin=qmin, qmax=qmax, termination=termination, qdamp=fixed_damping, qbroad=qbroad)
+        observable, default, independent = _real_space(at, y, composition, function, number_density, weights, isotopes, instrument)
+    elif function in RECIPROCAL:
+        options = dict(function=function, weights=weights, rmax=rmax, window=window, partial=partial, isotopes=isotopes)
+        observable = structure_factor(at, composition, displacement=displacement, qdamp=fixed_damping, **options)
+        default, independent = DEFAULT_UNCERTAINTY * np.abs(seen.after[1][keep]), (at[-1] - at[0]) * rmax / math.pi
+    else:
+        observable, default, independent = _local(at, y, composition, function, cutoff, triplet, partial, width)
+    anchor = np.ones(len(at)) if function in ("g", "S") else np.zeros(len(at))
+    reference = seen.after[0][keep] if function == "I" else anchor
+    spread = float(np.abs(y - reference).max())
+
+    def background_seen(column):
+        full = np.interp(x, at, column)
+        return seen.background(full)[keep]
+
+    damping = qdamp if inferred_damping else None
+    shown = terms.nuisance(at, scale=scale, qdamp=damping, background=background, size=spread, seen=background_seen if seen is not None else None)
     kind = jnp.result_type(float)
-    level = np.zeros(len(x)) if function == "G" else np.ones(len(x))
-    arrays = [jnp.asarray(a, kind) for a in (y, uncertainty, level)]
+    arrays = dict(data=y, uncertainty=default if uncertainty is None else uncertainty, reference=reference, anchor=anchor, weight=weight)
+    arrays = {key: jnp.asarray(value, kind) for key, value in arrays.items()}
     label = function if name is None else name
-    return Target(observable=observable, data=arrays[0], uncertainty=arrays[1], reference=arrays[2], name=label)
+    return Target(observable=observable, nuisance=shown, independent=float(min(independent, len(at))), name=label, **arrays)
+
+
+def _local(x, y, composition, function, cutoff, triplet, partial, width):
+    """Observable of an angular or coordination target, default uncertainty, independent points."""
+    if cutoff is None:
+        raise ValueError(f"got {function} without a bond cutoff; needs one in angstrom, or one per pair of elements; pass cutoff")
+    if function == "ADF":
+        observable = angle_distribution(x, composition, triplet=triplet, cutoff=cutoff, **({} if width is None else {"width": width}))
+        spread = 0.1 if width is None else width
+        return observable, DEFAULT_UNCERTAINTY * max(1.0, float(np.abs(y).max())) * np.ones(len(x)), np.radians(x[-1] - x[0]) / (2 * spread)
+    if partial is None:
+        raise ValueError("got a coordination distribution without its pair; needs one; pass partial=('Si', 'O')")
+    return coordination_distribution(partial, x, composition, cutoff=cutoff), DEFAULT_UNCERTAINTY * np.ones(len(x)), float(len(x))

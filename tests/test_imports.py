@@ -13,17 +13,21 @@ PACKAGE = Path(glassjax.__file__).parent
 
 # A module may import modules on a lower line, and within its own package a sibling where INSIDE says so.
 LAYERS = """
-_pytree
+_pytree archive
 structure
 neighbors
 elements
+conversions artefacts
 observables io melt_quench
-targets
+nuisance
+targets spectra
 priors
 guidance noise samplers
+restraints replica
 ensemble
 protocols
 analysis settings
+measurements
 preparation
 inversion
 report

@@ -19,7 +19,7 @@ from glassjax.priors import features, training
 from glassjax.priors.equivariant import EquivariantNetwork
 from glassjax.priors.loss import denoising_loss, random_rotation
 from glassjax.priors.meshgraphnet import MeshGraphNet
-from glassjax.priors.prior import Prior, load_prior, read_arrays, save_prior
+from glassjax.priors.prior import Prior, load_prior, read_checkpoint, save_prior
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -306,11 +306,11 @@ def test_training_learns_and_resumes_exactly(tmp_path):
 
     with pytest.raises(Cut):
         train(tmp_path / "parts.npz", report=cut, checkpoint_every=0.0)  # after step 50, the first row of the learning curve
-    header, _ = read_arrays(tmp_path / "parts.train.npz")
+    header, _ = read_checkpoint(tmp_path / "parts.train.npz")
     assert 0 < header["step"] < 200
     parts = train(tmp_path / "parts.npz", resume=True)
     arrays_equal(whole.params, parts.params)
-    arrays_equal(*[{k: v for k, v in read_arrays(tmp_path / f"{n}.train.npz")[1].items()} for n in ("whole", "parts")])
+    arrays_equal(*[{k: v for k, v in read_checkpoint(tmp_path / f"{n}.train.npz")[1].items()} for n in ("whole", "parts")])
 
     # what it learned: lower loss than the untrained network (3 at once without knowledge), on noise it did not see
     s, spec = crystal(), neighbor_spec(crystal(), 3.0, margin=12.0)
@@ -324,7 +324,8 @@ def test_training_learns_and_resumes_exactly(tmp_path):
 
 def test_resume_refuses_another_network(tmp_path):
     state = tmp_path / "a.train.npz"
-    from glassjax.priors.prior import describe_network, write_arrays
+    from glassjax.archive import write_arrays
+    from glassjax.priors.prior import describe_network
 
     write_arrays(state, dict(network=describe_network(MeshGraphNet(elements=1)), elements=["Si"], step=3, elapsed=1.0), {})
     with pytest.raises(ValueError, match="another network"):

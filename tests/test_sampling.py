@@ -13,13 +13,14 @@ from glassjax import noise
 from glassjax import samplers as sm
 from glassjax import structure as st
 from glassjax._pytree import frozen, static
-from glassjax.ensemble import Stage, run, sample
+from glassjax.ensemble import sample
 from glassjax.io.atoms import to_atoms
 from glassjax.neighbors import build, grow, neighbor_spec
 from glassjax.observables import histogram
 from glassjax.priors.equivariant import EquivariantNetwork
 from glassjax.priors.meshgraphnet import MeshGraphNet
 from glassjax.priors.prior import Prior
+from glassjax.replica import Stage, run
 from glassjax.targets import target
 
 TRICLINIC = np.array([[7.0, 0.3, -0.2], [2.0, 7.5, 0.4], [-2.0, 1.5, 7.2]])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import zipfile
 from pathlib import Path
 
 import jax
@@ -13,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax._pytree import frozen, replace, static
+from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
 from glassjax.structure import Structure
 
@@ -115,33 +113,19 @@ def unflatten(flat) -> dict:
     return tree
 
 
-def write_arrays(path, header: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Write a JSON header and arrays to one zip file, whole or not at all."""
-    path = Path(path)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, __header__=np.array(json.dumps(header)), **arrays)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
-
-
-def read_arrays(path) -> tuple[dict, dict[str, np.ndarray]]:
-    """The inverse of `write_arrays`.
+def read_checkpoint(path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Header and arrays of a prior or of a training's state.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: not such a file, truncated or corrupted.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}; needs a file written by `glassjax train`, or the name of a shipped prior")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("__header__")))
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, RuntimeError, SyntaxError, struct.error, zipfile.zlib.error) as error:
+        return read_arrays(path)
+    except CorruptedArchive as error:
         raise ValueError(f"checkpoint {path} is corrupted or no glassjax file ({error}); train it again or fetch a fresh copy") from error
-    return header, arrays
 
 
 def save_prior(prior: Prior, path) -> None:
@@ -167,7 +151,7 @@ def load_prior(name_or_path) -> Prior:
     path = shipped.get(str(name_or_path), Path(name_or_path))
     if not Path(path).is_file():
         raise FileNotFoundError(f"no prior {str(name_or_path)!r}: needs a file or one of {', '.join(shipped) or '(none shipped)'}")
-    header, arrays = read_arrays(path)
+    header, arrays = read_checkpoint(path)
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} has format {header.get('format')!r}; needs {FORMAT!r}, as written by save_prior")
     try:

@@ -16,9 +16,10 @@ import numpy as np
 import optax
 
 from glassjax._pytree import replace
+from glassjax.archive import write_arrays
 from glassjax.neighbors import grow, neighbor_spec
 from glassjax.priors.loss import denoising_loss
-from glassjax.priors.prior import Prior, describe_network, flatten, read_arrays, save_prior, unflatten, write_arrays
+from glassjax.priors.prior import Prior, describe_network, flatten, read_checkpoint, save_prior, unflatten
 from glassjax.structure import Structure
 
 
@@ -155,7 +156,7 @@ def _save_state(path, state, elapsed, header):
 
 
 def _load_state(path, template, network, elements):
-    header, arrays = read_arrays(path)
+    header, arrays = read_checkpoint(path)
     if header.get("elements") != list(elements):
         raise ValueError(f"{path} was trained for {header.get('elements')}; got {list(elements)}: pass the same --elements, or start afresh")
     if header.get("network") != json.loads(json.dumps(describe_network(network))):

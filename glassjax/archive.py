@@ -1,0 +1,45 @@
+"""Arrays and a JSON header in one file, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+
+class CorruptedArchive(ValueError):
+    """A file that is no archive of ours, or not all of one."""
+
+
+def write_arrays(path, header: dict, arrays: dict[str, np.ndarray], *, compress: bool = True) -> None:
+    """Write a JSON header and arrays to one zip file, whole or not at all."""
+    path = Path(path)
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, __header__=np.array(json.dumps(header)), **arrays)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+def read_arrays(path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The inverse of `write_arrays`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      CorruptedArchive: not such a file, truncated or corrupted.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; needs one written by glassjax; check the path")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(str(arrays.pop("__header__")))
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, RuntimeError, SyntaxError, struct.error, zlib.error) as error:
+        raise CorruptedArchive(str(error)) from error
+    return header, arrays

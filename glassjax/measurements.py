@@ -1,0 +1,212 @@
+"""From a measured file to a target: what it holds, in which units, how far it reaches, what is wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from glassjax import artefacts
+from glassjax.elements import check_density, parse_composition
+from glassjax.io.identify import identify
+from glassjax.io.measured import check_function, read_measured
+from glassjax.observables.pair import REAL_SPACE, RECIPROCAL
+from glassjax.observables.weights import fractions_of, mean_square
+from glassjax.settings import RunSettings, TargetSettings
+from glassjax.targets import FUNCTIONS, Target, target
+
+RADIATION = {"neutron": "neutron", "xray": "xray"}
+# options that belong to one kind of function alone
+OWN = {
+    "real": ("rmin", "rmax", "qmin", "qmax", "width", "termination", "qdamp", "qbroad", "partial", "isotopes"),
+    "reciprocal": ("qmin", "qmax", "rmax", "window", "qdamp", "displacement", "partial", "isotopes"),
+    "local": ("xmin", "xmax", "width", "cutoff", "triplet", "partial"),
+}
+RANGES = {"real": ("rmin", "rmax"), "reciprocal": ("qmin", "qmax"), "local": ("xmin", "xmax")}
+
+
+def read_target(file, *, symbols: Sequence[str], number_density: float, **options) -> tuple[Target, dict]:
+    """A target from a text file of columns, and the facts about it for the record.
+
+    Args:
+      file: path, in any layout that `read_measured` knows.
+      symbols: composition, one symbol per atom.
+      number_density: atoms per A^3.
+      **options: keys of `TargetSettings`. Without ``function`` the file is identified; Qmax, Qdamp, Qbroad and the
+        radiation are taken from its header where it has them.
+
+    Raises:
+      FileNotFoundError, ValueError: see `read_measured`, `identify`, `check_function` and `target`; options that are unknown or do not belong to the
+        function.
+    """
+    one = _settings(file, options)
+    columns = None if one.columns is None else tuple(one.columns)
+    measured = read_measured(file, columns=columns, repeated=one.repeated)
+    notes = list(measured.notes)
+    function = one.function
+    if function is None:
+        found = identify(file, composition=dict(fractions_of(symbols)), number_density=number_density, columns=columns)
+        function = found.function
+        notes.append(f"identified as {function}")
+    if function not in FUNCTIONS:
+        raise ValueError(f"{file}: got function {function!r}; needs one of {', '.join(FUNCTIONS)}; pass --function")
+    kind = "real" if function in REAL_SPACE else "reciprocal" if function in RECIPROCAL else "local"
+    weights = _weights(one, measured, function, symbols, file)
+    given = {name: getattr(one, name) for names in OWN.values() for name in names if getattr(one, name) is not None}
+    wrong = [name for name in given if name not in OWN[kind]]
+    if wrong:
+        raise ValueError(f"got {', '.join(wrong)} with function {function}; needs some of {', '.join(OWN[kind])}; leave the others out")
+    made = {name: value for name, value in given.items() if name not in RANGES[kind]}
+    low, high = (given.get(name) for name in RANGES[kind])
+    if kind == "real":
+        made |= _instrument(one, measured.facts, function, notes)
+    if kind != "local":
+        scale = (
+            mean_square(fractions_of(symbols), weights, isotopes=one.isotopes)
+            if weights in ("neutron", "Z") and function in ("G_keen", "D", "T", "F_keen")
+            else None
+        )
+        square = None if scale is None else float(scale)
+        check_function(measured, function, number_density, mean_square=square)
+    if "partial" in made:
+        made["partial"] = _names(made["partial"], 2, "partial")
+    if isinstance(made.get("cutoff"), Mapping):
+        made["cutoff"] = {_names(key, 2, "cutoff"): value for key, value in made["cutoff"].items()}
+    mask = [tuple(interval) for interval in one.mask] if one.mask else []
+    found = _find_artefacts(measured, function, number_density, square)
+    if one.artefacts not in ("report", "mask"):
+        raise ValueError(f"got artefacts = {one.artefacts!r}; needs 'report' or 'mask'; correct it")
+    if one.artefacts == "mask":
+        mask += [(a.low, a.high) for a in found]
+    uncertainty, source = _uncertainty(one, measured)
+    result = target(
+        measured.x,
+        measured.y,
+        symbols,
+        function=function,
+        number_density=number_density,
+        weights=weights,
+        uncertainty=uncertainty,
+        weight=one.weight,
+        xmin=low,
+        xmax=high,
+        mask=mask,
+        scale=one.scale,
+        background=one.background,
+        name=one.name,
+        **made,
+    )
+    record = dict(name=result.name, file=str(file), sha256=measured.sha256, function=function, weights=weights, uncertainty=source, weight=one.weight)
+    record |= dict(points_in_file=len(measured.x), points_used=len(result.data), independent_points=result.independent, range=[low, high])
+    record |= dict(options=made, mask=[list(m) for m in mask], artefacts=[a.text for a in found], notes=notes)
+    return result, record | dict(scale=one.scale, background=one.background, inferred=result.nuisance.inferred)
+
+
+def _settings(file, options) -> TargetSettings:
+    known = [f.name for f in dataclasses.fields(TargetSettings)]
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise ValueError(f"got unknown option {key!r}; needs some of {', '.join(known)}; {f'did you mean {near[0]}?' if near else 'remove it'}")
+    return TargetSettings(**({k: v for k, v in options.items() if k != "file"} | {"file": str(file)}))
+
+
+def _weights(one, measured, function, symbols, file):
+    """The weights asked for, those of the radiation that the header names, or None; contradictions are refused."""
+    said = RADIATION.get(measured.facts.radiation)
+    if one.weights in ("neutron", "xray") and said not in (None, one.weights):
+        raise ValueError(
+            f"{file}: got weights {one.weights!r}, but the header says {measured.facts.radiation}; pass weights={said!r} or correct the header"
+        )
+    if one.weights is not None or said is None or function not in (*REAL_SPACE, *RECIPROCAL) or one.partial is not None:
+        return one.weights
+    if len(set(symbols)) == 1 and function not in ("G_keen", "D", "T", "F_keen", "I"):
+        return None
+    return said
+
+
+def _instrument(one, facts, function, notes) -> dict:
+    """Qmax, Qdamp and Qbroad: what was asked for, else what the header says."""
+    made = {}
+    for name in ("qmin", "qmax", "qdamp", "qbroad"):
+        asked, said = getattr(one, name), getattr(facts, name)
+        if asked is not None:
+            made[name] = asked
+        elif said is not None and not (name == "qdamp" and function in ("T", "RDF")):
+            made[name] = said
+            notes.append(f"{name} = {said:g} 1/A from the header")
+    return made
+
+
+def _find_artefacts(measured, function, number_density, square):
+    if function not in (*REAL_SPACE, *RECIPROCAL) or (function in ("G_keen", "D", "T") and square is None):
+        return []
+    return artefacts.find_artefacts(measured.x, measured.y, function, number_density=number_density, mean_square=square)
+
+
+def _uncertainty(one, measured):
+    """Uncertainties for `target`, and where they come from."""
+    if isinstance(one.uncertainty, str):
+        if one.uncertainty != "noise":
+            raise ValueError(f"got uncertainty = {one.uncertainty!r}; needs a number, or 'noise' to estimate it from the data; correct it")
+        noise = artefacts.estimate_noise(measured.x, measured.y)
+        if not float(np.max(noise)) > 0:
+            raise ValueError(f"{measured.path}: got data without noise; needs a number as uncertainty; pass one")
+        return noise, f"estimated from the data: {float(np.mean(noise)):.3g}"
+    if one.uncertainty is not None:
+        return one.uncertainty, "one number given"
+    return measured.uncertainty, "the file's column" if measured.uncertainty is not None else "default"
+
+
+def _names(value, count, what):
+    names = tuple(value.split("-")) if isinstance(value, str) else tuple(value)
+    if len(names) != count:
+        raise ValueError(f"got {what} {value!r}; needs {count} elements, such as Si-O")
+    return names
+
+
+def read_targets(run: RunSettings) -> tuple[list[Target], dict]:
+    """Every target of a run, with file hashes for the record; also checks composition and density.
+
+    Raises:
+      ValueError: see `read_target`; no target.
+    """
+    if run.composition is None and run.init is not None:
+        from glassjax.io.atoms import read_structures
+        from glassjax.structure import number_density as density_of
+
+        first = read_structures(run.init)[0]
+        symbols, rho = first.symbols, float(density_of(first))
+        if run.density is not None or run.number_density is not None:
+            rho = check_density(symbols, run.number_density, mass_density=run.density)
+    else:
+        if run.composition is None or run.atoms is None:
+            raise ValueError("got no composition or no number of atoms; needs both; pass --composition and --atoms")
+        symbols = parse_composition(run.composition, run.atoms)
+        rho = check_density(symbols, run.number_density, mass_density=run.density)
+    made, records, names = [], [], set()
+    for one in run.target:
+        options = dataclasses.asdict(one)
+        options["name"] = _unique(one.name if one.name is not None else one.function if one.function is not None else Path(one.file).stem, names)
+        result, record = read_target(symbols=symbols, number_density=rho, **options)
+        made.append(result)
+        records.append(record)
+    inputs = dict(targets=records)
+    if run.init is not None:
+        if not Path(run.init).is_file():
+            raise FileNotFoundError(f"{run.init}: got no such file; needs starting structures (extxyz, POSCAR, CIF, ...); check the path")
+        inputs["init"] = dict(file=run.init, sha256=hashlib.sha256(Path(run.init).read_bytes()).hexdigest())
+    return made, inputs
+
+
+def _unique(name: str, taken: set) -> str:
+    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    found, index = clean, 2
+    while found.lower() in {t.lower() for t in taken}:
+        found, index = f"{clean}{index}", index + 1
+    taken.add(found)
+    return found

@@ -1,0 +1,68 @@
+"""One replica through the noise levels: pure functions, a `lax.scan` per stage; the batch is `jax.vmap` of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from glassjax._pytree import frozen, replace
+from glassjax.structure import Structure
+
+
+@frozen
+class Stage:
+    """A score, a sampler and a ladder of noise levels [steps, 2] (from, to), A."""
+
+    score: object
+    sampler: object
+    ladder: jax.Array
+
+
+@frozen
+class State:
+    """What one replica carries from step to step: structure, the noise level it has (A), its own key, and steps done."""
+
+    structure: Structure
+    sigma: jax.Array
+    key: jax.Array
+    step: jax.Array
+
+
+def start(key, replica, structure: Structure) -> State:
+    """State of replica number ``replica`` before its first step; its random numbers depend on ``key`` and ``replica`` alone."""
+    return State(structure=structure, sigma=jnp.float32(0.0), key=jax.random.fold_in(key, replica), step=jnp.int32(0))
+
+
+def advance(state: State, stage: Stage) -> tuple[State, dict]:
+    """Scan one replica through the ladder of a stage.
+
+    Before a step that starts above the level reached, the missing noise is added: a clean structure, a restart and a two-stage protocol are one case.
+    The random numbers of a step depend on the replica's key and the step's number alone.
+
+    Returns:
+      (state, info): info leaves have a leading axis of steps.
+    """
+
+    def step(state: State, levels):
+        sigma, following = levels[0], levels[1]
+        noise_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        # as a product: equal levels give exactly zero, where a fused a * a - b * b leaves a rounding error, and its root is 1e-4 A of noise
+        missing = jnp.sqrt(jnp.maximum((sigma - state.sigma) * (sigma + state.sigma), 0.0))
+        kick = missing * jax.random.normal(noise_key, state.structure.positions.shape, state.structure.positions.dtype)
+        kick = jnp.where((state.structure.species >= 0)[:, None], kick, 0.0)
+        noisy = replace(state.structure, positions=state.structure.positions + kick)
+        structure, info = stage.sampler.step(step_key, noisy, stage.score, sigma, following)
+        return State(structure=structure, sigma=following, key=state.key, step=state.step + 1), info
+
+    return jax.lax.scan(step, state, jnp.asarray(stage.ladder, jnp.float32))
+
+
+def run(key, structure: Structure, stages: Sequence[Stage], *, replica: int = 0) -> tuple[Structure, list[dict]]:
+    """One replica through all stages; pure, so `jax.vmap` and `jax.jit` apply. Returns the structure and the info of each stage."""
+    state, infos = start(key, replica, structure), []
+    for stage in stages:
+        state, info = advance(state, stage)
+        infos.append(info)
+    return state.structure, infos
