@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from glassjax._pytree import frozen, replace, static
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
 from glassjax.nuisance import Density
+from glassjax.observables import histogram
 from glassjax.observables.jacobian import PairRows, pair_rows
 from glassjax.observables.pair import REAL_SPACE, RECIPROCAL, PairObservable
 from glassjax.structure import Structure, number_density, pair_matrix
@@ -72,36 +73,67 @@ class Posterior:
         """
         score, info = self.score(structure, sigma)
         estimate = replace(structure, positions=structure.positions + sigma**2 * score)
-        curves, jacobian, strain, needed = self._linearize(estimate)
-        scale = jnp.concatenate([jnp.sqrt(t.weight * self.strength) / t.uncertainty for t in self.targets])
         if self.method == "gradient":
-            scale = jnp.ones_like(scale)
-        spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
-        start = [t.nuisance.start for t in self.targets]
-        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * self._factors(start))
-        system = jnp.eye(len(scale), dtype=rows.dtype) + (0.0 if self.method == "gradient" else spread) * rows.T @ rows
-        factor = (jnp.linalg.cholesky(system), True)
-        values, found = self._infer(estimate, curves, strain, scale, factor, spread)
-        models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
-        residual = jnp.concatenate([t.data - m for t, m in zip(self.targets, models, strict=True)]) * scale
-        if "density_change" in found:
-            residual = residual - found.pop("shift")
-        if self.method == "gradient":
-            ends = self._ends()
-            norms = sum(jnp.sqrt(jnp.sum(residual[a:b] ** 2) + 1e-12) for a, b in ends)
-            weight, pull = 2.0 * self.strength / norms, residual
+            models, pushes, found = self._gradient(estimate, sigma)
         else:
-            weight, pull = spread / sigma**2, jax.scipy.linalg.cho_solve(factor, residual)
-        pushes = jnp.stack([rows[:, a:b] @ pull[a:b] for a, b in self._ends()])
-        push = weight * jnp.sum(pushes, axis=0).reshape(structure.positions.shape)
-        push = jnp.where((structure.species >= 0)[:, None], push, 0.0)
-        size = jnp.sqrt(jnp.sum(pushes**2, axis=1))
+            models, pushes, found = self._pseudo_inverse(estimate, sigma)
+        push = jnp.where((structure.species >= 0)[:, None], jnp.sum(pushes, axis=0), 0.0)
+        size = jnp.sqrt(jnp.sum(pushes**2, axis=(1, 2)))
         per_target = dict(
             r_factor=jnp.stack([r_factor(t, m) for t, m in zip(self.targets, models, strict=True)]),
             chi_squared=jnp.stack([chi_squared(t, m) for t, m in zip(self.targets, models, strict=True)]),
             share=size / jnp.maximum(jnp.sum(size), 1e-30),
         )
-        return score + push, info | needed | found | {key: value[jnp.array(self._places)] for key, value in per_target.items()}
+        return score + push, info | found | {key: value[jnp.array(self._places)] for key, value in per_target.items()}
+
+    def _pseudo_inverse(self, estimate, sigma):
+        """Models, the push of each target [targets, n, 3], info: (r_t^2 / sigma^2) J^T (C_y + r_t^2 J J^T)^-1 (y - F)."""
+        curves, jacobian, strain, needed = self._linearize(estimate)
+        scale = jnp.concatenate([jnp.sqrt(t.weight * self.strength) / t.uncertainty for t in self.targets])
+        spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
+        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * self._factors([t.nuisance.start for t in self.targets]))[None]
+        system = jnp.eye(len(scale), dtype=rows.dtype) + spread * rows.T @ rows
+        factor = (jnp.linalg.cholesky(system), True)
+        values, found = self._infer(estimate, curves, strain, scale, factor, spread)
+        models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
+        residual = jnp.concatenate([t.data - m for t, m in zip(self.targets, models, strict=True)]) * scale
+        if "shift" in found:
+            residual = residual - found.pop("shift")
+        pull = spread / sigma**2 * jax.scipy.linalg.cho_solve(factor, residual)
+        pushes = jnp.stack([(rows[:, a:b] @ pull[a:b]).reshape(-1, 3) for a, b in self._ends()])
+        return models, pushes, needed | found
+
+    def _gradient(self, estimate, sigma):
+        """Models, the push of each target, info: -(w / sum_c n_c) dL/dx0 with L = sum_c n_c^2, n_c the norm of target c's residual (the paper's)."""
+        curves, back, needed = jax.vjp(lambda p: self._curves(replace(estimate, positions=p)), estimate.positions, has_aux=True)
+        strain = self._linearize(estimate)[2] if self.density is not None else None
+        ones = jnp.concatenate([jnp.sqrt(t.weight) / t.uncertainty for t in self.targets])
+        whole = (jnp.eye(len(ones), dtype=ones.dtype), True)
+        values, found = self._infer(estimate, curves, strain, ones, whole, sigma**2 / (1.0 + (sigma / self.prior_width) ** 2))
+        found.pop("shift", None)
+        models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
+        residuals = [t.data - m for t, m in zip(self.targets, models, strict=True)]
+        norms = sum(jnp.sqrt(jnp.sum(r**2) + 1e-12) for r in residuals)
+        pushes = []
+        for index, (target, value, left) in enumerate(zip(self.targets, values, residuals, strict=True)):
+            cotangent = [jnp.zeros_like(c) for c in curves]
+            cotangent[index] = 2.0 * self.strength / norms * left * target.nuisance.factor(target.observable.x, value)
+            pushes.append(back(cotangent)[0])
+        return models, jnp.stack(pushes), needed | found
+
+    def _curves(self, estimate):
+        """Curves per target, differentiable, and what the neighbour lists needed."""
+        curves, needed, shared = [], {}, self._shared
+        if shared:
+            spec = neighbor_spec(estimate, self.pairs.reach) if self.spec is None else self.spec
+            counts, needed["needed_pairs"] = histogram.pair_histogram(estimate, spec, self.pairs.points)
+            curves = [t.observable.from_histogram(estimate, counts) for t in self.targets[:shared]]
+        for index, target in enumerate(self.targets[shared:], start=shared):
+            one = target.observable
+            spec = neighbor_spec(estimate, one.rmax) if one.spec is None else one.spec
+            needed[f"needed_target_{index}"] = build(jax.lax.stop_gradient(estimate), spec).needed
+            curves.append(one(estimate))
+        return curves, needed
 
     @property
     def _places(self) -> list[int]:
@@ -181,7 +213,7 @@ class Posterior:
             design = jax.jacfwd(predicted)(values)
             left = data * scale - predicted(values) + design @ (values - start)
             whitened = jax.scipy.linalg.cho_solve(factor, jnp.column_stack([design, left]))
-            normal = deviation[:, None] * (design.T @ whitened) * jnp.append(deviation, 1.0)
+            normal = deviation[:, None] * (design.T @ whitened) * jnp.append(deviation, 1.0)[None]
             covariance = jnp.linalg.inv(jnp.eye(len(start), dtype=normal.dtype) + normal[:, :-1])
             values = jnp.clip(start + deviation * (covariance @ normal[:, -1]), low, high)
         error = deviation * jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), 0.0))

@@ -45,7 +45,7 @@ class PairRows:
         power = jnp.concatenate([jnp.full(o.x.shape, float(o.power)) for o in observables])
         pairs = jnp.concatenate([c - o.level for c, o in zip(curves, observables, strict=True)]) - background
         strain = factor * stretch - 3.0 * (background + power * pairs)
-        return curves, jacobian * factor, strain if strained else jnp.zeros_like(strain)
+        return curves, jacobian * factor[None, None], strain if strained else jnp.zeros_like(strain)
 
     def _sweep(self, structure, graph, strained):
         """Jacobian [n, 3, m] and sum over pairs of r d/dr [m], both without the density factor, over blocks of atoms."""
