@@ -26,6 +26,8 @@ class Progress:
             text += f"   chunk {state['chunk'] + 1} of {state['chunks']}"
         if state["r_factor"]:
             text += "   R = " + ", ".join(f"{r:.3f}" for r in state["r_factor"])
+        if state.get("chi_squared"):
+            text += "   chi2 = " + ", ".join(f"{c:.2g}" for c in state["chi_squared"])
         if len(state.get("share", ())) > 1:
             text += "   share = " + ", ".join(f"{100 * r:.0f} %" for r in state["share"])
         self.line(text, done=state["done"] >= state["total"])
@@ -211,6 +213,7 @@ def melt_quench(options) -> int:
 def spectra(options) -> int:
     """Curves of structures: one pair pass per frame for every function and partial that was asked for."""
     from glassjax.io.atoms import read_structures
+    from glassjax.measurements import unique_name
     from glassjax.preparation import check_reach
     from glassjax.report import AXES, plot_spectra, png, write_whole
     from glassjax.spectra import compute_spectra
@@ -229,13 +232,12 @@ def spectra(options) -> int:
         for label, _, _, one in made:
             check_reach(one.rmax, frame, f"{label} of frame {index}")
     curves = compute_spectra(frames, [one for *_, one in made])
-    written = []
+    written, taken = [], set()
     for (label, function, x, one), values in zip(made, curves, strict=True):
         head = f"# {label}: {AXES[function][2]}\n# {one.convention}\n# " + ", ".join(map(str, options.structures)) + "\n"
         names = ",".join(["x", "mean", *[f"frame_{i}" for i in range(len(frames))]])
         rows = "\n".join(",".join(f"{v:.7g}" for v in row) for row in np.column_stack([x, values.mean(axis=0), values.T]))
-        clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
-        path = out if len(made) == 1 else out.with_name(f"{out.stem}_{clean}{out.suffix}")
+        path = out if len(made) == 1 else out.with_name(f"{out.stem}_{unique_name(label, taken)}{out.suffix}")
         write_whole(path, f"{head}{names}\n{rows}\n".encode())
         written.append(path)
     panels = [(label, function, x, values) for (label, function, x, _), values in zip(made, curves, strict=True)]

@@ -218,7 +218,7 @@ class _Job:
             return
         elapsed = time.monotonic() - self.started
         pace = float(np.median(self.timed)) if self.timed else elapsed / max(self.done, 1)
-        latest = {name: _mean_of_finite(traces[-1][name][:, -1]) for name in ("r_factor", "share") if name in traces[-1]}
+        latest = {name: _mean_of_finite(traces[-1][name][:, -1]) for name in ("r_factor", "chi_squared", "share") if name in traces[-1]}
         self.report(
             dict(
                 done=self.done,
@@ -228,6 +228,7 @@ class _Job:
                 chunk=chunk,
                 chunks=len(self.chunks),
                 r_factor=latest.get("r_factor", []),
+                chi_squared=latest.get("chi_squared", []),
                 share=latest.get("share", []),
             )
         )

@@ -114,7 +114,8 @@ def invert(
       method: changes the protocol's guidance.
       strength: changes the protocol's; 1 is as strong as the data say.
       init: structure file (one frame for all replicas, or one each), or structures; by default random packings.
-      minimum_distance: A, one number or one per pair; by default 0.9 x the sum of covalent radii.
+      minimum_distance: A, one number or one per pair; by default 0.95 x the shortest distance of the prior's
+        training cells, or 0.9 x the sum of covalent radii where its card does not say.
       chunk: replicas per compiled call; memory grows with it.
       out: folder for results and checkpoints; None to keep nothing.
       resume: continue the run in ``out``.
@@ -136,7 +137,8 @@ def invert(
     prior, prior_record = _prior(prior)
     elements = tuple(dict.fromkeys(symbols))
     require_elements(prior, elements)
-    limits = minimum_distances(elements, minimum_distance)
+    known = {tuple(pair.split("-")): value for pair, value in prior_record["card"].get("shortest_distance", {}).items()}
+    limits = minimum_distances(elements, minimum_distance, known=known)
     check_packing(symbols, rho, limits)
     starts = starting_structures(symbols, rho, numbers, seed=seed, init=init, limits=limits, scale=plan.packing_scale)
     free = nuisance.density(rho, infer_density) if infer_density else None

@@ -46,7 +46,7 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     one = _settings(file, options)
     columns = None if one.columns is None else tuple(one.columns)
     measured = read_measured(file, columns=columns, repeated=one.repeated)
-    notes = list(measured.notes)
+    measured, notes = _centred(measured, one.edges)
     function = one.function
     if function is None:
         found = identify(file, composition=dict(fractions_of(symbols)), number_density=number_density, columns=columns)
@@ -113,6 +113,19 @@ def _settings(file, options) -> TargetSettings:
             near = difflib.get_close_matches(key, known, 1)
             raise ValueError(f"got unknown option {key!r}; needs some of {', '.join(known)}; {f'did you mean {near[0]}?' if near else 'remove it'}")
     return TargetSettings(**({k: v for k, v in options.items() if k != "file"} | {"file": str(file)}))
+
+
+def _centred(measured, edges):
+    """The data with left bin edges moved to the centres of the bins, if ``edges`` says so; and the notes of the file."""
+    notes = list(measured.notes)
+    if edges not in ("centre", "left"):
+        raise ValueError(f"got edges = {edges!r}; needs 'centre' or 'left'; correct it")
+    if edges == "centre":
+        return measured, notes
+    if measured.facts.left_edges:
+        raise ValueError(f"{measured.path}: got edges = 'left' for a {measured.facts.layout} file, whose bins are centred already; leave it out")
+    step = np.diff(measured.x)
+    return dataclasses.replace(measured, x=measured.x + 0.5 * np.append(step, step[-1])), [*notes, "half a bin added: left bin edges became centres"]
 
 
 def _weights(one, measured, function, symbols, file):
@@ -191,7 +204,7 @@ def read_targets(run: RunSettings) -> tuple[list[Target], dict]:
     made, records, names = [], [], set()
     for one in run.target:
         options = dataclasses.asdict(one)
-        options["name"] = _unique(one.name if one.name is not None else one.function if one.function is not None else Path(one.file).stem, names)
+        options["name"] = unique_name(one.name if one.name is not None else one.function if one.function is not None else Path(one.file).stem, names)
         result, record = read_target(symbols=symbols, number_density=rho, **options)
         made.append(result)
         records.append(record)
@@ -203,7 +216,8 @@ def read_targets(run: RunSettings) -> tuple[list[Target], dict]:
     return made, inputs
 
 
-def _unique(name: str, taken: set) -> str:
+def unique_name(name: str, taken: set) -> str:
+    """``name`` made fit for a file, with a number where another of ``taken`` differs from it in case alone or not at all."""
     clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     found, index = clean, 2
     while found.lower() in {t.lower() for t in taken}:

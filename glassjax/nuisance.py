@@ -127,7 +127,7 @@ def nuisance(x, *, scale=1.0, qdamp=None, background=None, size: float = 1.0, se
     """
     x = np.asarray(x, dtype=float)
     names, rows = [], []
-    if scale != 1.0:
+    if isinstance(scale, bool) or scale != 1.0:
         names, rows = ["scale"], [term("scale", scale)]
     if qdamp is not None:
         names.append("qdamp")

@@ -17,6 +17,7 @@ from glassjax.samplers import breathe, predictor_corrector, probability_flow, re
 from glassjax.targets import Target
 
 LADDERS = {"geometric": noise.geometric, "linear": noise.linear, "karras": noise.karras}
+KNOWN_SCALE = 0.95  # of the shortest distance met in training
 SAMPLERS = ("reverse-sde", "probability-flow")
 
 
@@ -149,9 +150,16 @@ def ladders(protocol: Protocol) -> list[np.ndarray]:
 
 
 def minimum_distances(
-    elements: Sequence[str], values: float | Mapping[tuple[str, str], float] | None = None, *, scale: float = 0.9
+    elements: Sequence[str],
+    values: float | Mapping[tuple[str, str], float] | None = None,
+    *,
+    known: Mapping[tuple[str, str], float] | None = None,
+    scale: float = 0.9,
 ) -> dict[tuple[str, str], float]:
-    """Minimum distance of each pair of elements, A: ``scale`` x the sum of covalent radii (Cordero 2008, as in ASE), or ``values`` where given.
+    """Minimum distance of each pair of elements, A.
+
+    ``values`` where given; else 0.95 x the shortest distance that the prior was trained on, where ``known`` says it (``shortest_distance`` of its
+    card); else ``scale`` x the sum of covalent radii (Cordero 2008, as in ASE).
 
     Raises:
       ValueError: a value is negative or names an element that is not there.
@@ -161,6 +169,8 @@ def minimum_distances(
     pairs = list(itertools.combinations_with_replacement(elements, 2))
     radius = {e: float(covalent_radii[atomic_numbers[e]]) for e in elements}
     limits = {(a, b): round(scale * (radius[a] + radius[b]), 2) for a, b in pairs}
+    trained = {} if known is None else known
+    limits |= {pair: round(KNOWN_SCALE * trained[p], 2) for pair in pairs for p in (pair, pair[::-1]) if p in trained}
     if values is None:
         return limits
     given = values if isinstance(values, Mapping) else dict.fromkeys(pairs, values)

@@ -41,6 +41,7 @@ class TargetSettings:
       isotopes: {element: isotope or {isotope: amount}}.
       cutoff: bond cutoff of angles and coordination, A, or {"A-B": cutoff}.
       triplet: "O-Si-O", centre in the middle.
+      edges: "centre", or "left" where x holds left bin edges that the layout does not announce (half a bin is added).
       columns: which columns of the file hold x, y[, uncertainty], from 0.
       repeated: "refuse" or "mean", for points that share one x.
       name: in file names; by default the function.
@@ -71,6 +72,7 @@ class TargetSettings:
     isotopes: dict | None = None
     cutoff: float | dict | None = None
     triplet: str | None = None
+    edges: str = "centre"
     columns: list[int] | None = None
     repeated: str = "refuse"
     name: str | None = None

@@ -16,7 +16,7 @@ from glassjax.observables.angle import angle_distribution
 from glassjax.observables.coordination import coordination_distribution
 from glassjax.observables.pair import REAL_SPACE, RECIPROCAL
 from glassjax.observables.real_space import pair_distribution
-from glassjax.observables.reciprocal import reduced_from, structure_factor, windowed_data
+from glassjax.observables.reciprocal import QLIMIT, reduced_from, structure_factor, through, window_operator
 from glassjax.observables.weights import fractions_of, mean_square
 from glassjax.structure import Structure
 
@@ -104,24 +104,24 @@ def _thinned(q: np.ndarray, rmax: float) -> np.ndarray:
 
 
 class _Window:
-    """A reciprocal curve seen through the real-space window of its observable, on a thinner grid."""
+    """The operator that lets model and data see the same pairs: y on the data's own Q, to r, through the window, back to a thinner grid."""
 
-    def __init__(self, x, composition, function, weights, isotopes, displacement, rmax, window):
+    def __init__(self, x, composition, function, weights, isotopes, rmax, window):
         self.x, self.rmax, self.window = x, rmax, window
         self.points = _thinned(x, rmax)
-        options = dict(weights=weights, isotopes=isotopes, displacement=displacement)
-        self.before = reduced_from(x, None, function, composition, **options)
-        self.after = reduced_from(self.points, None, function, composition, **options)
+        options = dict(weights=weights, isotopes=isotopes)
+        self.before = reduced_from(x, function, composition, **options)
+        self.level, self.factor = reduced_from(self.points, function, composition, **options)
+        self.matrix = self.factor[:, None] * window_operator(x, rmax, window, self.points) / self.before[1]
 
     def __call__(self, y):
-        """y [m] of the function -> what the model's window leaves of it [points]."""
-        level, factor = self.before
-        seen = windowed_data(self.x, 1.0 + (y - level) / factor, self.rmax, self.window, points=self.points)
-        return self.after[0] + self.after[1] * (seen - 1.0)
+        """y [m] of the function -> what the window leaves of it [points]."""
+        return self.level + self.matrix @ (y - self.before[0])
 
-    def background(self, y):
-        """The same for something added to the curve."""
-        return self(y + self.before[0]) - self.after[0]
+    def observable(self, keep, composition, **options):
+        """The model's curve through the same operator, at the points to ``keep``; pairs are counted half an angstrom beyond the window."""
+        whole = structure_factor(self.x, composition, rmax=self.rmax + 0.5, window="taper", **options)
+        return through(whole, self.matrix[keep], self.points[keep], self.level[keep], rmax=self.rmax, window=self.window)
 
 
 def _errors(uncertainty, x) -> np.ndarray | None:
@@ -221,14 +221,17 @@ def target(
     if function in (*REAL_SPACE, *RECIPROCAL):
         positive = x > 0  # x = 0 carries no information in g and G, and S(0) is no diffraction
         x, y, uncertainty = x[positive], y[positive], None if uncertainty is None else uncertainty[positive]
+    if function in RECIPROCAL and xmax is not None and xmax < QLIMIT < x[-1]:
+        inside = x <= QLIMIT  # what the radial grid serves; the fitted range ends below it
+        x, y, uncertainty = x[inside], y[inside], None if uncertainty is None else uncertainty[inside]
     seen, inferred_damping = None, qdamp is not None and not isinstance(qdamp, int | float)
     if inferred_damping and function not in ("g", "G", "G_keen", "D"):
         raise ValueError(f"got qdamp = {qdamp!r} with {function}; it can be inferred from g, G, G_keen and D only; give a number")
     fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
     if function in RECIPROCAL and partial is None:
-        seen = _Window(x, composition, function, weights, isotopes, displacement, rmax, window)
+        seen = _Window(x, composition, function, weights, isotopes, rmax, window)
     elif function in RECIPROCAL:
-        seen = _Window(x, {"X": 1.0}, function, "number", None, 0.0, rmax, window)
+        seen = _Window(x, {"X": 1.0}, function, "number", None, rmax, window)
     if seen is not None:
         grid = seen.points
         y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
@@ -240,18 +243,17 @@ def target(
         instrument = dict(width=width, partial=partial, qmin=qmin, qmax=qmax, termination=termination, qdamp=fixed_damping, qbroad=qbroad)
         observable, default, independent = _real_space(at, y, composition, function, number_density, weights, isotopes, instrument)
     elif function in RECIPROCAL:
-        options = dict(function=function, weights=weights, rmax=rmax, window=window, partial=partial, isotopes=isotopes)
-        observable = structure_factor(at, composition, displacement=displacement, qdamp=fixed_damping, **options)
-        default, independent = DEFAULT_UNCERTAINTY * np.abs(seen.after[1][keep]), (at[-1] - at[0]) * rmax / math.pi
+        options = dict(function=function, weights=weights, partial=partial, isotopes=isotopes, displacement=displacement, qdamp=fixed_damping)
+        observable = seen.observable(keep, composition, **options)
+        default, independent = DEFAULT_UNCERTAINTY * np.abs(seen.factor[keep]), (at[-1] - at[0]) * rmax / math.pi
     else:
         observable, default, independent = _local(at, y, composition, function, cutoff, triplet, partial, width)
     anchor = np.ones(len(at)) if function in ("g", "S") else np.zeros(len(at))
-    reference = seen.after[0][keep] if function == "I" else anchor
+    reference = seen.level[keep] if function == "I" else anchor
     spread = float(np.abs(y - reference).max())
 
     def background_seen(column):
-        full = np.interp(x, at, column)
-        return seen.background(full)[keep]
+        return (seen.matrix @ np.interp(x, at, column))[keep]
 
     damping = qdamp if inferred_damping else None
     shown = terms.nuisance(at, scale=scale, qdamp=damping, background=background, size=spread, seen=background_seen if seen is not None else None)

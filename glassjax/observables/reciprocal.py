@@ -11,6 +11,8 @@ from glassjax.observables import histogram
 from glassjax.observables.pair import PARTIAL_ONLY, RECIPROCAL, PairObservable, grid_points, observable
 from glassjax.observables.weights import amplitude_products, faber_ziman_weights, fractions_of, mean_square, partial_selector, self_square
 
+TAPER = 1.0  # A
+QLIMIT = math.pi / (4 * histogram.STEP)  # 1/A, that the radial grid serves
 FORMULAS = {
     "S": "Faber-Ziman S(Q) -> 1",
     "F_keen": "F_keen(Q) = <b>^2 (S - 1) -> 0",
@@ -24,7 +26,8 @@ FORMULAS = {
 
 
 def window_function(r: np.ndarray, rmax: float, window: str) -> np.ndarray:
-    """Real-space window on [0, rmax]: "lorch" sin(pi r/rmax)/(pi r/rmax), "cosine" 1 to 0.7 rmax then a half cosine, or "none" (a step)."""
+    """Real-space window on [0, rmax]: "lorch" sin(pi r/rmax)/(pi r/rmax), "cosine" 1 to 0.7 rmax then a half cosine, "taper" a half cosine over
+    the last angstrom, or "none" (a step)."""
     inside = (r <= rmax).astype(float)
     if window == "none":
         return inside
@@ -33,7 +36,9 @@ def window_function(r: np.ndarray, rmax: float, window: str) -> np.ndarray:
     if window == "cosine":
         ramp = np.clip((r / rmax - 0.7) / 0.3, 0.0, 1.0)
         return 0.5 * (1 + np.cos(math.pi * ramp)) * inside
-    raise ValueError(f"window is {window!r}; needs 'lorch', 'cosine' or 'none'")
+    if window == "taper":
+        return 0.5 * (1 + np.cos(math.pi * np.clip((r - rmax + TAPER) / TAPER, 0.0, 1.0))) * inside
+    raise ValueError(f"window is {window!r}; needs 'lorch', 'cosine', 'taper' or 'none'")
 
 
 def structure_factor(
@@ -62,7 +67,7 @@ def structure_factor(
       function: "S", "F_keen", "Q(S-1)", "I"; "S_AL" with ``partial``; "S_NN", "S_NC", "S_CC" of a binary (first and second element).
       weights: "number", "neutron", "xray" or "Z".
       rmax: A.
-      window: "cosine", "lorch" or "none".
+      window: "cosine", "lorch", "taper" or "none".
       partial: a pair of elements, for one A_ab ("S") or one Ashcroft-Langreth partial ("S_AL").
       isotopes: {element: isotope or mixture}, neutrons only.
       displacement: isotropic displacement B of "I", A^2; the self term is not damped.
@@ -96,9 +101,8 @@ def _check(q, function, partial, fractions, displacement, qdamp) -> None:
         raise ValueError(f"function is {function!r}; structure_factor makes {', '.join((*RECIPROCAL, *PARTIAL_ONLY))}")
     if q.ndim != 1 or len(q) < 2 or not (np.diff(q) > 0).all() or q[0] <= 0:
         raise ValueError("Q must be one-dimensional, ascending and positive, in 1/angstrom")
-    limit = math.pi / (4 * histogram.STEP)
-    if q[-1] > limit:
-        raise ValueError(f"Q reaches {q[-1]:.1f} 1/A; the radial grid of {histogram.STEP} A serves up to {limit:.0f} 1/A: cut the data with qmax")
+    if q[-1] > QLIMIT:
+        raise ValueError(f"Q reaches {q[-1]:.1f} 1/A; the radial grid of {histogram.STEP} A serves up to {QLIMIT:.0f} 1/A: cut the data with qmax")
     if partial is not None and function not in ("S", "Q(S-1)", "S_AL"):
         raise ValueError(f"got a partial of {function}; needs 'S' (A_ab), 'Q(S-1)' or 'S_AL'")
     if function == "S_AL" and partial is None:
@@ -142,8 +146,8 @@ def _selection(q, function, fractions, weights, partial, isotopes, displacement)
     return selector, level
 
 
-def reduced_from(q, y, function: str, composition, *, weights: str = "number", isotopes=None, displacement: float = 0.0):
-    """Level [m] and factor [m] with  y = level + factor (S - 1)  for a total of ``function`` ("S", "F_keen", "Q(S-1)" or "I")."""
+def reduced_from(q, function: str, composition, *, weights: str = "number", isotopes=None):
+    """Level [m] and factor [m] with  y = level + factor (S - 1)  for a total of ``function`` ("S", "F_keen", "Q(S-1)" or an undamped "I")."""
     q, fractions = np.asarray(q, dtype=float), fractions_of(composition)
     one = np.ones(len(q))
     if function == "S":
@@ -151,23 +155,36 @@ def reduced_from(q, y, function: str, composition, *, weights: str = "number", i
     if function == "Q(S-1)":
         return 0 * one, q
     square = mean_square(fractions, weights, q, isotopes) * one
-    if function == "F_keen":
-        return 0 * one, square
-    damping = np.exp(-(q**2) * displacement / (8 * math.pi**2))
-    return self_square(fractions, weights, q, isotopes) * one, square * damping
+    level = self_square(fractions, weights, q, isotopes) if function == "I" else 0.0
+    return level * one, square
+
+
+def window_operator(q, rmax: float, window: str = "cosine", points=None) -> np.ndarray:
+    """Matrix [points, m] that takes S - 1 on the points q of a measurement to r, multiplies by W(r), and takes it back to ``points`` (default q).
+
+    Trapezoid rule on the given points (S is continued to Q = 0 by its first value), so the result knows the data's own Q range.
+    """
+    q = np.asarray(q, dtype=float)
+    out = q if points is None else np.asarray(points, dtype=float)
+    full = np.concatenate([[0.0], q])
+    step = np.diff(full)
+    weight = 0.5 * (np.append(step, 0.0) + np.append(0.0, step))[1:] * q
+    r = np.linspace(0.0, rmax, max(400, int(4 * rmax * q[-1] / math.pi)))
+    there = np.sin(np.outer(r, q)) * weight * (2 / math.pi) * window_function(r, rmax, window)[:, None]
+    ends = np.full(len(r), r[1] - r[0])
+    ends[[0, -1]] *= 0.5
+    return (np.sin(np.outer(out, r)) * ends) @ there / out[:, None]
 
 
 def windowed_data(q, s, rmax: float, window: str = "cosine", points=None) -> np.ndarray:
-    """Measured S(Q) seen through the real-space window of `structure_factor`: to r, times W(r), back to the same Q (or to ``points``).
+    """Measured S(Q) seen through the real-space window of `structure_factor`, see `window_operator`."""
+    return 1.0 + window_operator(q, rmax, window, points) @ (np.asarray(s, dtype=float) - 1.0)
 
-    Q (S - 1) is transformed with the trapezoid rule on the given points (S is continued to Q = 0 by its first value), so the data keep their own
-    Q range; W(r) then removes what the model does not compute.
-    """
-    q, s = np.asarray(q, dtype=float), np.asarray(s, dtype=float)
-    full = np.concatenate([[0.0], q])
-    reduced = full * (np.concatenate([[s[0]], s]) - 1.0)
-    r = np.linspace(0.0, rmax, max(400, int(4 * rmax * q[-1] / math.pi)))
-    g = 2 / math.pi * np.trapezoid(reduced * np.sin(np.outer(r, full)), full, axis=1)
-    g = g * window_function(r, rmax, window)
-    out = q if points is None else np.asarray(points, dtype=float)
-    return 1.0 + np.trapezoid(g * np.sin(np.outer(out, r)), r, axis=1) / out
+
+def through(one: PairObservable, operator: np.ndarray, points, level, *, rmax: float, window: str) -> PairObservable:
+    """The observable seen through a linear ``operator`` [points, m] on (y - level of ``one``), with another ``level`` [points]."""
+    host = [np.asarray(a, dtype=float) for a in (one.rows, one.background)]
+    rows = np.einsum("qm,pmg->pqg", operator, host[0])
+    text = f"{one.convention.split('; real-space window')[0]}; real-space window {window} to {rmax} A on model and data, over the data's own Q range"
+    fractions = dict.fromkeys(one.elements)
+    return observable(points, rows, level, operator @ host[1], one.power, one.function, one.weights, fractions, one.rmax, text)

@@ -17,7 +17,7 @@ import optax
 
 from glassjax._pytree import replace
 from glassjax.archive import write_arrays
-from glassjax.neighbors import grow, neighbor_spec
+from glassjax.neighbors import build, grow, neighbor_spec
 from glassjax.priors.loss import denoising_loss
 from glassjax.priors.prior import Prior, describe_network, flatten, read_checkpoint, save_prior, unflatten
 from glassjax.structure import Structure
@@ -78,6 +78,21 @@ def training_spec(structures: Sequence[Structure], cutoff: float):
         shifts = tuple(dict.fromkeys(shift for s in specs for shift in s.shifts))
     capacity = max(s.capacity for s in specs)
     return dataclasses.replace(specs[0], capacity=capacity, edges=max(s.edges for s in specs), shifts=shifts)
+
+
+def shortest_distances(structures: Sequence[Structure], reach: float = 4.0) -> dict[str, float]:
+    """Shortest distance of each pair of elements, "A-B", over all structures, A; pairs farther apart than ``reach`` are left out."""
+    found: dict[str, float] = {}
+    for one in structures:
+        graph = jax.jit(build, static_argnums=1)(one, neighbor_spec(one, reach, margin=12.0))
+        distances, species = np.where(graph.mask, graph.distances, np.inf), np.asarray(one.species)
+        for i, a in enumerate(one.elements):
+            for j, b in enumerate(one.elements[i:], start=i):
+                wanted = (species[:, None] == i) & (species[np.asarray(graph.neighbors)] == j)
+                value = float(distances[wanted].min(initial=np.inf))
+                if value < reach:
+                    found[f"{a}-{b}"] = round(min(value, found.get(f"{a}-{b}", np.inf)), 3)
+    return found
 
 
 def _levels(options: TrainingOptions, key, count):
@@ -141,8 +156,6 @@ def _rate(options: TrainingOptions, step: int, elapsed: float) -> float:
 
 
 def _initial_state(network, cells, spec, optimizer, seed):
-    from glassjax.neighbors import build
-
     first = jax.tree.map(lambda leaf: leaf[0], cells)
     params = network.init(jax.random.key(seed), build(first, spec).to_jraph(first.species, jnp.float32(0.5)))["params"]
     return dict(params=params, ema=params, opt=optimizer.init(params), step=jnp.int32(0))
@@ -216,7 +229,12 @@ def train(
     elapsed, header = 0.0, dict(network=describe_network(network), elements=list(elements))
     if resume and state_path.exists():
         state, elapsed = _load_state(state_path, state, network, elements)
-    card = dict(record or {}) | dict(training=dataclasses.asdict(options), cells=len(structures), atoms=int(cells.positions.shape[1]))
+    card = dict({} if record is None else record) | dict(
+        shortest_distance=shortest_distances(structures),
+        training=dataclasses.asdict(options),
+        cells=len(structures),
+        atoms=int(cells.positions.shape[1]),
+    )
     step = _step_function(network, options, cells, spec, optimizer, mesh)
     curve = _Curve(curve_path, int(state["step"]))
     started = saved = time.monotonic()
