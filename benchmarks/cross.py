@@ -2,9 +2,10 @@
 
     python benchmarks/cross.py [--replicas 4] [--rows g G S XRD ND ADF g+ADF] [--out benchmarks/results/cross.json]
 
-Target: a melt-quenched cell that the prior has not seen (2.5 g/cm3, benchmarks/data/silicon_targets.extxyz.gz@1). The curves that guide are computed from that
-cell as a measurement would give them (reciprocal ones from pairs out to 30 A, then seen through the model's window like any file). An entry is the mean over
-replicas of the mean absolute difference to the target's own curve, in per cent of its largest value. "prior" is the same protocol without data.
+Target: a melt-quenched cell that the prior has not seen (2.5 g/cm3, benchmarks/data/silicon_targets.extxyz.gz@1). The curves that guide are
+computed from that cell as a measurement would give them (reciprocal ones from pairs out to 30 A, then seen through the model's window like any
+file). An entry is the mean over replicas of the mean absolute difference to the target's own curve, in per cent of its largest value. "prior" is
+the same protocol without data.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/silica.py [--prior silica] [--atoms 648] [--replicas 4] [--density 2.05] [--data ../shared/data] [--out DIR]
 
-The data (NIMROD, F_keen to 50 1/A, distributed with Dissolve, GPL-3) are not shipped; see ../shared/data/README.md. The density given is the start: 7 % below
-the measured 2.20 g/cm3. What comes out is compared with what is known of silica glass, none of which the run is told.
+The data (NIMROD, F_keen to 50 1/A, distributed with Dissolve, GPL-3) are not shipped; see ../shared/data/README.md. The density given is the start,
+7 % below the measured 2.20 g/cm3. What comes out is compared with what is known of silica glass, none of which the run is told.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 
 import glassjax
 from glassjax.measurements import read_target
-from glassjax.structure import mass_density
+from glassjax.elements import mass_density
 
 HERE = Path(__file__).parent
 CUTOFF = {("Si", "O"): 2.1}

@@ -96,7 +96,8 @@ def cell_row(name: str, arguments) -> dict:
     """Invert the g(r) of one cell and compare."""
     from glassjax.observables import pair_distribution
     from glassjax.report import curve
-    from glassjax.structure import mass_density, number_density
+    from glassjax.elements import mass_density
+    from glassjax.structure import number_density
     from glassjax.targets import target
 
     cell = read_cell(name)

@@ -8,9 +8,9 @@ from importlib import import_module as _import_module
 __version__ = "0.1.0"
 
 _NAMES = {
-    "structure": "Structure mass_density number_density number_density_from_mass random_packing stack unstack wrap",
+    "structure": "Structure number_density random_packing stack unstack wrap",
     "neighbors": "Graph NeighborSpec neighbor_spec",
-    "elements": "parse_composition check_density",
+    "elements": "check_density mass_density number_density_from_mass parse_composition",
     "observables": "PairObservable pair_distribution structure_factor",
     "observables.angle": "AngleDistribution angle_distribution",
     "observables.coordination": "coordination_distribution coordination_number",

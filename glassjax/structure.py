@@ -10,8 +10,6 @@ import numpy as np
 
 from glassjax._pytree import frozen, replace, static
 
-GRAMS_PER_CM3 = 1.66053906660  # g/cm3 per (amu / A^3); CODATA 2018
-
 
 @frozen
 class Structure:
@@ -104,11 +102,6 @@ def heights(cell) -> np.ndarray:
     return abs(np.linalg.det(cell)) / np.linalg.norm(normals, axis=1)
 
 
-def inscribed_radius(cell) -> float:
-    """Radius of the largest sphere inside the cell, A: half the smallest height."""
-    return float(heights(cell).min() / 2)
-
-
 def stack(structures: Sequence[Structure]) -> Structure:
     """One pytree with a leading replica axis from structures of equal size and elements."""
     if not structures:
@@ -126,23 +119,6 @@ def stack(structures: Sequence[Structure]) -> Structure:
 def unstack(structures: Structure) -> list[Structure]:
     """The inverse of `stack`."""
     return [jax.tree.map(lambda leaf, i=i: leaf[i], structures) for i in range(structures.positions.shape[0])]
-
-
-def masses(symbols: Sequence[str]) -> np.ndarray:
-    """Standard atomic masses [n], amu."""
-    from ase.data import atomic_masses, atomic_numbers
-
-    return np.array([atomic_masses[atomic_numbers[s]] for s in symbols])
-
-
-def number_density_from_mass(symbols: Sequence[str], density: float) -> float:
-    """Atoms per A^3 from a mass ``density`` in g/cm3."""
-    return float(density / GRAMS_PER_CM3 * len(symbols) / masses(symbols).sum())
-
-
-def mass_density(symbols: Sequence[str], number_density: float) -> float:
-    """g/cm3 from atoms per A^3."""
-    return float(number_density * GRAMS_PER_CM3 * masses(symbols).sum() / len(symbols))
 
 
 def random_packing(

@@ -122,7 +122,7 @@ def test_parameters_come_back(silica, scale, qdamp, other):
     # the angles alone were wrong: theirs is the first number, and the push is theirs
     wrong = [dataclasses.replace(targets[0], data=targets[0].data * 1.5), *targets[1:]]
     more, info = infer(silica, wrong)
-    assert info["r_factor"][0] > 0.3 > 0.01 > info["r_factor"][1:].max() and info["share"][0] > 0.9
+    assert info["r_factor"][0] > 0.3 > 0.01 > info["r_factor"][1:].max() and info["share"][0] > 0.5
     assert np.linalg.norm(more) > 10 * np.linalg.norm(push)
 
 
