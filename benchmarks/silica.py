@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import glassjax
-from glassjax.measurements import read_target
 from glassjax.elements import mass_density
+from glassjax.measurements import read_target
 
 HERE = Path(__file__).parent
 CUTOFF = {("Si", "O"): 2.1}

@@ -94,9 +94,9 @@ def describe(structure) -> dict:
 
 def cell_row(name: str, arguments) -> dict:
     """Invert the g(r) of one cell and compare."""
+    from glassjax.elements import mass_density
     from glassjax.observables import pair_distribution
     from glassjax.report import curve
-    from glassjax.elements import mass_density
     from glassjax.structure import number_density
     from glassjax.targets import target
 

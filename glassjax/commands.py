@@ -161,7 +161,7 @@ def train(options) -> int:
     elements = tuple(options.elements) if options.elements else structures[0].elements
     network = make_network(dict(name=options.network, options=dict(elements=len(elements))))
     record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
-    settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed)
+    settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed, strain=options.strain)
     progress = Progress()
 
     def report(step, seconds, losses):

@@ -20,6 +20,7 @@ from glassjax.settings import RunSettings, TargetSettings
 from glassjax.targets import FUNCTIONS, Target, target
 
 RADIATION = {"neutron": "neutron", "xray": "xray"}
+FEWEST = 16  # points, to tell artefacts from shape
 # options that belong to one kind of function alone
 OWN = {
     "real": ("rmin", "rmax", "qmin", "qmax", "width", "termination", "qdamp", "qbroad", "partial", "isotopes"),
@@ -51,6 +52,8 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     if function is None:
         found = identify(file, composition=dict(fractions_of(symbols)), number_density=number_density, columns=columns)
         function = found.function
+        if function is None:
+            raise ValueError(f"{file}: got a curve that header and limits leave open; needs --function; {'; '.join([*found.notes, *found.advice])}")
         notes.append(f"identified as {function}")
     if function not in FUNCTIONS:
         raise ValueError(f"{file}: got function {function!r}; needs one of {', '.join(FUNCTIONS)}; pass --function")
@@ -64,13 +67,10 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     low, high = (given.get(name) for name in RANGES[kind])
     if kind == "real":
         made |= _instrument(one, measured.facts, function, notes)
+    square = None
     if kind != "local":
-        scale = (
-            mean_square(fractions_of(symbols), weights, isotopes=one.isotopes)
-            if weights in ("neutron", "Z") and function in ("G_keen", "D", "T", "F_keen")
-            else None
-        )
-        square = None if scale is None else float(scale)
+        if weights in ("neutron", "Z") and function in ("G_keen", "D", "T", "F_keen"):
+            square = float(mean_square(fractions_of(symbols), weights, isotopes=one.isotopes))
         check_function(measured, function, number_density, mean_square=square)
     if "partial" in made:
         made["partial"] = _names(made["partial"], 2, "partial")
@@ -81,7 +81,8 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     if one.artefacts not in ("report", "mask"):
         raise ValueError(f"got artefacts = {one.artefacts!r}; needs 'report' or 'mask'; correct it")
     if one.artefacts == "mask":
-        mask += [(a.low, a.high) for a in found]
+        around = 0.25 * float(np.min(np.diff(measured.x)))  # a spike may be a single point
+        mask += [(max(0.0, a.low - around), a.high + around) for a in found]
     uncertainty, source = _uncertainty(one, measured)
     result = target(
         measured.x,
@@ -158,6 +159,8 @@ def _instrument(one, facts, function, notes) -> dict:
 def _find_artefacts(measured, function, number_density, square):
     if function not in (*REAL_SPACE, *RECIPROCAL) or (function in ("G_keen", "D", "T") and square is None):
         return []
+    if len(measured.x) < FEWEST:
+        return []
     return artefacts.find_artefacts(measured.x, measured.y, function, number_density=number_density, mean_square=square)
 
 
@@ -209,6 +212,8 @@ def read_targets(run: RunSettings) -> tuple[list[Target], dict]:
         made.append(result)
         records.append(record)
     inputs = dict(targets=records)
+    if run.restraint:
+        inputs["restraints"] = [{key: value for key, value in dataclasses.asdict(one).items() if value is not None} for one in run.restraint]
     if run.init is not None:
         if not Path(run.init).is_file():
             raise FileNotFoundError(f"{run.init}: got no such file; needs starting structures (extxyz, POSCAR, CIF, ...); check the path")

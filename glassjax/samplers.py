@@ -232,7 +232,11 @@ class Veto(Sampler):
             positions, needed = carry
             graph = build(replace(moved, positions=positions), spec)
             limit = self.limits[jnp.maximum(state.species, 0)[:, None], jnp.maximum(state.species, 0)[graph.neighbors]]
-            close = jnp.any(graph.mask & (graph.distances < limit), axis=1)
+            # the same pair before the step: atoms that were too close and part are let go
+            shift = positions - state.positions
+            before = graph.displacements - shift[graph.neighbors] + shift[:, None]
+            nearer = jnp.sum(before**2, axis=-1) >= graph.distances**2
+            close = jnp.any(graph.mask & (graph.distances < limit) & nearer, axis=1)
             return jnp.where((close & active)[:, None], state.positions, positions), jnp.maximum(needed, graph.needed)
 
         positions, needed = jax.lax.fori_loop(0, self.rounds, sweep, (moved.positions, jnp.zeros(3, jnp.int32)))
@@ -241,6 +245,8 @@ class Veto(Sampler):
 
 def veto(sampler: Sampler, minimum_distance, elements, *, below: float = 0.12, rounds: int = 2) -> Veto:
     """Minimum-distance veto (GLASS SI 2.7): atoms of a pair that a step brings closer than ``minimum_distance`` keep their old position this step.
+
+    A pair that is too close already may part; it may not come closer.
 
     Args:
       sampler: the sampler to wrap.

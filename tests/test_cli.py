@@ -244,3 +244,102 @@ def test_flat_names_exist_and_hide_no_module():
     modules = {p.stem for p in Path(glassjax.__file__).parent.iterdir()}
     for name in glassjax.__all__:
         assert getattr(glassjax, name) is not None and name not in modules
+
+
+# --- identify, spectra, convert ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silica(tmp_path):
+    """Two frames of 24 atoms of silica."""
+    from glassjax import random_packing, to_atoms
+
+    symbols = [("Si", "O", "O")[i % 3] for i in range(24)]
+    frames = [random_packing(seed, symbols, number_density=0.06, minimum_distance=1.4, elements=("Si", "O")) for seed in (0, 1)]
+    ase.io.write(tmp_path / "silica.extxyz", [to_atoms(s) for s in frames])
+    return tmp_path / "silica.extxyz", frames
+
+
+def test_choices_are_the_library_s():
+    """Repeated in cli.py because --help must not load JAX."""
+    from glassjax import cli, targets
+    from glassjax.observables import pair, real_space, reciprocal, weights
+
+    assert cli.WEIGHTS == weights.WEIGHTS and cli.TERMINATIONS == tuple(real_space.TERMINATIONS)
+    assert cli.TARGETS == targets.FUNCTIONS and set(cli.COMPUTED) == {*targets.FUNCTIONS, *pair.PARTIAL_ONLY}
+    for window in cli.WINDOWS:
+        assert reciprocal.window_function(np.array([0.0]), 5.0, window)[0] == 1.0
+
+
+def test_spectra_of_a_mixture(silica, tmp_path, capsys, quick_compile):
+    """Several functions and every partial of two frames, from one pass: tables that say what they hold, and one picture."""
+    from glassjax.observables import pair_distribution, structure_factor
+    from glassjax.report import curve
+
+    path, frames = silica
+    out = tmp_path / "curves.csv"
+    asked = "--function g S S_CC --partials --rmax 6 --qmax 12 --points 40".split()
+    asked += ["--out", str(out)]
+    assert main(["spectra", str(path), *asked]) == 0
+    names = [f"{f}_{p}" for f in "gS" for p in ("Si-Si", "Si-O", "O-O")] + ["S_CC"]
+    files = {name: next(f for f in tmp_path.iterdir() if f.suffix == ".csv" and f.stem.lower() == f"curves_{name}".lower()) for name in names}
+    assert len(list(tmp_path.glob("*.csv"))) == len(names) and out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    for name, file in files.items():
+        lines = file.read_text().splitlines()
+        assert lines[0].startswith(f"# {name.replace('_', ' ', 1) if name != 'S_CC' else name}: ") and lines[3] == "x,mean,frame_0,frame_1"
+        table = np.loadtxt(file, delimiter=",", skiprows=4)
+        assert table.shape == (40, 4) and np.isfinite(table).all()
+        np.testing.assert_allclose(table[:, 1], table[:, 2:].mean(axis=1), rtol=1e-5, atol=1e-6)
+    assert "-> 1; Si-O; Gaussian width 0.15 A" in files["g_Si-O"].read_text() and "window cosine to 6.0 A" in files["S_O-O"].read_text()
+    composition = {"Si": 1, "O": 2}
+    for name, one in (
+        ("g_Si-O", pair_distribution(np.linspace(0.08, 6.0, 40), composition, partial=("Si", "O"))),
+        ("S_CC", structure_factor(np.linspace(0.5, 12.0, 40), composition, function="S_CC", rmax=6.0)),
+    ):
+        table = np.loadtxt(files[name], delimiter=",", skiprows=4)
+        np.testing.assert_allclose(table[:, 3], curve(one, frames[1]), rtol=1e-4, atol=1e-4)
+    angles = tmp_path / "angles.csv"
+    assert main(["spectra", str(path), "--function", "ADF", "--triplet", "O-Si-O", "--cutoff", "2.4", "--out", str(angles)]) == 0
+    table = np.loadtxt(angles, delimiter=",", skiprows=4)
+    np.testing.assert_allclose(np.trapezoid(table[:, 2:], np.radians(table[:, 0]), axis=0), 1.0, atol=0.01)
+    assert angles.read_text().startswith("# ADF O-Si-O")
+    capsys.readouterr()
+    assert "--weights" in error_of(capsys, "spectra", path, "--function", "g", "--out", out)
+    assert "Si-O" in error_of(capsys, "spectra", path, "--function", "g", "--partial", "SiO", "--out", out)
+
+
+def test_identify(place, tmp_path, capsys):
+    values = np.loadtxt(place / "g.dat")
+    labelled = tmp_path / "labelled.dat"
+    np.savetxt(labelled, values, header="neutron Qmax=25.0\nr(A) g(r)")
+    assert main(["identify", str(labelled), "--composition", "Si", "--number-density", "0.0493"]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["function"].startswith("g(r)") and shown["radiation"] == "neutron" and shown["qmax"] == "25" and "60 points" in shown["range"]
+    assert main(["identify", str(place / "g.dat")]) == 0
+    assert 'pass function="g"' in capsys.readouterr().out
+    assert "no such file" in error_of(capsys, "identify", "nowhere.dat")
+    assert "number_density" in error_of(capsys, "identify", labelled, "--number-density", "-1")
+
+
+@pytest.mark.parametrize("suffix", [".cif", ".data", ".rmc6f", ".extxyz"])
+def test_convert(suffix, silica, tmp_path, capsys):
+    path, frames = silica
+    assert main(["convert", str(path), "--out", str(tmp_path / f"out{suffix}")]) == 0
+    written = [tmp_path / name for name in ([f"out{suffix}"] if suffix == ".extxyz" else [f"out_000{i}{suffix}" for i in (1, 2)])]
+    assert capsys.readouterr().out.strip() == f"written: {', '.join(map(str, written))}"
+    if suffix == ".rmc6f":
+        text = written[1].read_text()
+        assert text.startswith("(Version 6f format configuration file)") and "24" in text
+        return
+    options = dict(format="lammps-data", Z_of_type={1: 14, 2: 8}, units="metal", atom_style="atomic") if suffix == ".data" else {}
+    read = ase.io.read(written[-1], index=-1, **options)
+    assert sorted(read.get_chemical_symbols()) == sorted(frames[1].symbols)
+    assert read.get_volume() == pytest.approx(24 / 0.06, rel=1e-4)
+    expected = np.sort(np.asarray(to_distances(frames[1])))
+    np.testing.assert_allclose(np.sort(read.get_all_distances(mic=True), axis=None), expected, atol=1e-3)
+
+
+def to_distances(s):
+    from glassjax import to_atoms
+
+    return to_atoms(s).get_all_distances(mic=True).ravel()

@@ -164,7 +164,8 @@ class Told(Flat):
 
 
 @pytest.mark.parametrize(
-    ("change", "sigma", "expected"), [(0.01, 0.3, 0.002), (-0.04, 0.3, -0.008), (9.0, 0.3, 0.01), (-9.0, 0.3, -0.01), (0.01, 0.01, 0.0), (0.01, 2.0, 0.0)]
+    ("change", "sigma", "expected"),
+    [(0.01, 0.3, 0.002), (-0.04, 0.3, -0.008), (9.0, 0.3, 0.01), (-9.0, 0.3, -0.01), (0.01, 0.01, 0.0), (0.01, 2.0, 0.0)],
 )
 def test_breathe_scales_cell_and_positions(silica, change, sigma, expected):
     """A fifth of the change (at most 5 %) per step, inside the window; fractional coordinates stay."""
@@ -207,7 +208,9 @@ def test_ensemble_with_an_inferred_density(tmp_path, monkeypatch):
     assert len(found) == 2 and found[0] != found[1] and all(0.9 * rho <= f <= 1.1 * rho and abs(f / rho - 1) > 1e-4 for f in found)
     np.testing.assert_allclose(whole.ensemble.last("number_density"), found, rtol=1e-5)
     record = json.loads((tmp_path / "whole" / "run.json").read_text())
-    print(record["inferred"])
+    density, scale = record["inferred"]["number density"], record["inferred"]["scale of g"]
+    assert density["mean"] == pytest.approx(np.mean(found), rel=1e-5) and density["spread"] == pytest.approx(np.std(found, ddof=1), rel=1e-3)
+    assert density["uncertainty"] > 0 and 0.5 <= scale["mean"] <= 2.0 and "background_0 of g" in record["inferred"]
     assert record["infer_density"]["low"] == pytest.approx(0.9 * rho)
 
 

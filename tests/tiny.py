@@ -23,7 +23,7 @@ def tiny_prior() -> Prior:
     network, cell = make_network(NETWORK), packing()
     graph = build(cell, neighbor_spec(cell, network.cutoff)).to_jraph(cell.species, jnp.float32(0.5))
     # small parameters give a small score: an untrained one of full size throws atoms about
-    params = jax.tree.map(lambda leaf: 0.3 * leaf, network.init(jax.random.key(0), graph)["params"])
+    params = jax.tree.map(lambda leaf: 0.3 * leaf, jax.jit(network.init)(jax.random.key(0), graph)["params"])
     return Prior(params=params, network=network, elements=("Si",))
 
 

@@ -3,6 +3,9 @@
 H_ab(m) = sum over i in a, j in b, images included, of B((r_ij - m h) / h), where B is the cubic B-spline: four weights per pair, O(1). Any pair
 sum  sum_ij phi(r_ij)  is then a dot product of H_ab with the spline coefficients of phi (`spline_coefficients`), exact for every function the
 spline can represent and O(h^4) otherwise. The gradient gathers spline derivatives at each pair; nothing is scattered.
+
+Small structures go through a neighbour list. From `STREAM_FROM` atoms pairs are streamed instead: atom i meets atom i + o (mod n) for o = 0..n/2,
+each pair once, in blocks of offsets, so that no array of n x neighbours is ever made; it is exact, needs no capacity and cannot overflow.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax.neighbors import Graph, NeighborSpec, build
-from glassjax.structure import Structure
+from glassjax.structure import Structure, fractional
 
 STEP = 0.02  # A, spacing of the fine grid
+STREAM_FROM = 256  # atoms; below, and in cells wide enough for a cell list from STREAM_UPTO atoms on, pairs come from a neighbour list
+STREAM_UPTO = 20000
+STREAM_PAIRS = 65536  # pairs per block
 
 
 def grid(points: int) -> np.ndarray:
@@ -86,15 +92,131 @@ def deposit(structure: Structure, graph: Graph, points: int) -> jax.Array:
     return total[:-2].reshape(kinds, points)
 
 
+def streams(atoms: int, spec: NeighborSpec) -> bool:
+    """Whether pairs are streamed instead of listed."""
+    return atoms >= STREAM_FROM and (spec.grid is None or atoms < STREAM_UPTO)
+
+
+def _offsets(structure: Structure, spec: NeighborSpec):
+    """(fractions [3, n + reach], species [n + reach], both periodic in n; blocks of (first offset, weights [per], lattice shift [3]); n)."""
+    n = structure.positions.shape[0]
+    per = max(1, min(STREAM_PAIRS // n, n // 2 + 1, 8))
+    start = np.arange(0, n // 2 + 1, per)
+    offset = start[:, None] + np.arange(per)
+    # the atom with its own images, and the opposite atom of an even ring, are met twice
+    weights = np.where(offset > n // 2, 0.0, np.where((offset == 0) | (2 * offset == n), 0.5, 1.0))
+    shifts = np.array(spec.shifts)
+    around = np.arange(start[-1] + per + n) % n
+    fractions = fractional(structure.positions, structure.cell)
+    kind = fractions.dtype
+    steps = (
+        jnp.asarray(np.repeat(start, len(shifts)), jnp.int32),
+        jnp.asarray(np.repeat(weights, len(shifts), axis=0), kind),
+        jnp.asarray(np.tile(shifts, (len(start), 1)), kind),
+    )
+    return fractions.T[:, around], structure.species[around], steps, n
+
+
+def _windows(row: jax.Array, per: int) -> jax.Array:
+    """row[k : k + n] for k < per, of row [n + per]: [per, n]."""
+    return jnp.stack([row[k : row.shape[0] - per + k] for k in range(per)])
+
+
+def _overlap(rows: jax.Array) -> jax.Array:
+    """Sum over k of rows[k] moved to k : k + n, the transpose of `_windows`: [n + per] of [per, n]."""
+    per = rows.shape[0]
+    return sum(jnp.pad(rows[k], (k, per - k)) for k in range(per))
+
+
+def _block(fractions, species, cell, n: int, step, reach: float, kinds: int):
+    """Pairs (i, i + offset) of one block [per, n]: lattice and displacement per component, distance, weight (0 beyond ``reach``), pair type."""
+    start, weights, shift = step
+    per = weights.shape[0]
+    rows = jax.lax.dynamic_slice_in_dim(fractions, start, n + per, axis=1)
+    other = _windows(jax.lax.dynamic_slice_in_dim(species, start, n + per), per)
+    raw = [_windows(row, per) - mine[None, :n] for row, mine in zip(rows, fractions, strict=True)]
+    lattice = [shift[a] - jnp.round(f) for a, f in enumerate(raw)]
+    f = [x + y for x, y in zip(raw, lattice, strict=True)]
+    d = [sum(f[b] * cell[b, a] for b in range(3)) for a in range(3)]
+    square = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
+    itself = (start + jnp.arange(per) == 0) & jnp.all(shift == 0)
+    near = (square < reach**2) & (other >= 0) & (species[None, :n] >= 0) & ~itself[:, None]
+    r = jnp.sqrt(jnp.where(near, square, 1.0))
+    kind = jnp.maximum(species[None, :n], 0) * kinds + jnp.maximum(other, 0)
+    return lattice, d, r, jnp.where(near, weights[:, None], 0.0), kind
+
+
+def _place(r, kind, points: int):
+    """Row of each pair in a table of ``points`` intervals per pair type, the first at -h, and the place inside the interval, 0 to 1."""
+    scaled = r / STEP
+    base = jnp.floor(scaled)
+    return kind * points + base.astype(jnp.int32), scaled - base
+
+
+def _reach(spec: NeighborSpec, points: int) -> float:
+    """The farthest pair that a grid of ``points`` nodes holds."""
+    return min(spec.cutoff, (points - 2) * STEP)
+
+
+def stream_deposit(structure: Structure, spec: NeighborSpec, points: int) -> jax.Array:
+    """The same histogram [e * e, points] as `deposit`, from streamed pairs."""
+    e = len(structure.elements)
+    fractions, species, steps, n = _offsets(structure, spec)
+
+    def step(table, given):
+        _, _, r, weight, kind = _block(fractions, species, structure.cell, n, given, _reach(spec, points), e)
+        row, _ = _place(r, kind, points)
+        shares = jnp.stack([weight * w for w in _weights(r)[1]], axis=-1)
+        # one scatter of four neighbouring numbers per pair
+        return table.at[row.reshape(-1)].add(shares.reshape(-1, 4)), None
+
+    table, _ = jax.lax.scan(step, jnp.zeros((e * e * points, 4), fractions.dtype), steps)
+    table = table.reshape(e, e, points, 4)
+    # the share o of the interval at m belongs to node m - 1 + o
+    nodes = sum(jnp.pad(table[..., o], ((0, 0), (0, 0), (o, 3 - o))) for o in range(4))[..., 1 : points + 1]
+    return (nodes + nodes.swapaxes(0, 1)).reshape(e * e, points)
+
+
+def stream_back(structure: Structure, spec: NeighborSpec, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """dL/d positions [n, 3] and dL/d cell [3, 3] from ``cotangent`` = dL/dH [e * e, points], with pairs streamed again."""
+    kinds, points = cotangent.shape
+    e = len(structure.elements)
+    both = cotangent + cotangent.reshape(e, e, points).swapaxes(0, 1).reshape(kinds, points)
+    padded = jnp.pad(both, ((0, 0), (1, 2)))
+    c = [padded[:, o : o + points] for o in range(4)]
+    # slope in an interval, a quadratic in the place t: one gather of three numbers per pair
+    table = jnp.stack([c[2] - c[0], 2 * (c[0] - 2 * c[1] + c[2]), c[3] - c[0] + 3 * (c[1] - c[2])], axis=-1).reshape(-1, 3) / (2 * STEP)
+    fractions, species, steps, n = _offsets(structure, spec)
+    per = steps[1].shape[1]
+
+    def step(carry, given):
+        force, strain = carry
+        lattice, d, r, weight, kind = _block(fractions, species, structure.cell, n, given, _reach(spec, points), e)
+        row, t = _place(r, kind, points)
+        a = table[row]
+        pull = (a[..., 0] + t * (a[..., 1] + t * a[..., 2])) * weight / jnp.maximum(r, 1e-6)
+        push = [jnp.where(weight > 0, pull, 0.0) * x for x in d]
+        strain = strain + jnp.stack([jnp.stack([jnp.sum(x * p) for p in push]) for x in lattice])
+        theirs = jnp.stack([_overlap(p) for p in push]) + jax.lax.dynamic_slice_in_dim(force, given[0], n + per, axis=1)
+        force = jax.lax.dynamic_update_slice_in_dim(force, theirs, given[0], axis=1)
+        return (force.at[:, :n].add(-jnp.stack([jnp.sum(p, axis=0) for p in push])), strain), None
+
+    start = (jnp.zeros(fractions.shape, fractions.dtype), jnp.zeros((3, 3), fractions.dtype))
+    (force, strain), _ = jax.lax.scan(step, start, steps)
+    laps = -(-force.shape[1] // n)
+    force = jnp.pad(force, ((0, 0), (0, laps * n - force.shape[1])))
+    return jnp.sum(force.reshape(3, laps, n), axis=1).T, strain
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _histogram(positions, cell, species, elements, spec, points):
-    structure = Structure(positions=positions, cell=cell, species=species, elements=elements)
-    graph = build(structure, spec)
-    return deposit(structure, graph, points), graph.needed
+    return _forward(positions, cell, species, elements, spec, points)[0]
 
 
 def _forward(positions, cell, species, elements, spec, points):
     structure = Structure(positions=positions, cell=cell, species=species, elements=elements)
+    if streams(positions.shape[0], spec):
+        return (stream_deposit(structure, spec, points), jnp.zeros(3, jnp.int32)), (structure, None)
     graph = build(structure, spec)
     return (deposit(structure, graph, points), graph.needed), (structure, graph)
 
@@ -114,6 +236,8 @@ def pull_back(structure: Structure, graph: Graph, cotangent: jax.Array) -> jax.A
 
 def _backward(elements, spec, points, residual, cotangents):
     structure, graph = residual
+    if graph is None:
+        return *stream_back(structure, spec, cotangents[0]), None
     slope = pull_back(structure, graph, cotangents[0])
     unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
     push = slope[..., None] * unit
@@ -138,6 +262,7 @@ def pair_histogram(structure: Structure, spec: NeighborSpec, points: int) -> tup
       points: nodes of the grid (static); the last three hold no pair.
 
     Returns:
-      (H [e * e, points], needed): H[a * e + b] sums over ordered pairs; differentiable in positions and cell.
+      (H [e * e, points], needed): H[a * e + b] sums over ordered pairs; differentiable in positions and cell. ``needed`` is `Graph.needed`, zero
+      where pairs are streamed.
     """
     return _histogram(structure.positions, structure.cell, structure.species, structure.elements, spec, points)

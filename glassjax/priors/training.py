@@ -36,6 +36,8 @@ class TrainingOptions:
       sigma_min: A.
       sigma_max: A.
       floor: A; levels below it get weight (sigma^2 + floor^2) / sigma^2, at most 4; 0 for the published unweighted loss.
+      strain: cells are scaled by a random factor between exp(-strain) and exp(strain), all lengths together: the prior then knows the order of the
+        material and not the bond length of its potential to the last percent, and leaves that, and the density, to the data.
       decay: of the moving average, warmed up as (1 + step) / (10 + step).
       seed: of initialisation, cells and noise.
       checkpoint_every: seconds between checkpoints.
@@ -49,6 +51,7 @@ class TrainingOptions:
     sigma_min: float = 0.03
     sigma_max: float = 1.6
     floor: float = 0.1
+    strain: float = 0.0
     decay: float = 0.999
     seed: int = 0
     checkpoint_every: float = 60.0
@@ -106,12 +109,20 @@ def _levels(options: TrainingOptions, key, count):
     return sigma, weight
 
 
+def _scaled(key, structure: Structure, strain: float) -> Structure:
+    """The structure with cell and positions scaled by a random factor."""
+    factor = jnp.exp(strain * jax.random.uniform(jax.random.fold_in(key, 1), minval=-1.0, maxval=1.0))
+    return replace(structure, positions=structure.positions * factor, cell=structure.cell * factor)
+
+
 def _step_function(network, options, cells, spec, optimizer, mesh):
     """jit(state, learning_rate) -> (state, loss, per-level losses [batch], sigma [batch], needed)."""
     devices = mesh.devices.size
 
     def batch_loss(params, keys, index, sigma, weight):
         chosen = jax.tree.map(lambda leaf: leaf[index], cells)
+        if options.strain:
+            chosen = jax.vmap(_scaled, in_axes=(0, 0, None))(keys, chosen, options.strain)
         loss, needed = jax.vmap(lambda k, s, level: denoising_loss(k, network, params, s, level, spec))(keys, chosen, sigma)
         return jnp.mean(weight * loss), (loss, needed)
 
@@ -211,18 +222,21 @@ def train(
       The trained `Prior` (moving-average parameters).
 
     Raises:
-      ValueError: no structures, an element not in ``elements``, a batch that the devices cannot share, or a loss that is not finite.
+      ValueError: no structures, a strain outside 0 to 0.2, an element not in ``elements``, a batch that the devices cannot share, or a loss that is not finite.
     """
     options = options or TrainingOptions()
     out = Path(out)
     if not structures:
         raise ValueError("no training structures; needs at least one cell")
+    if not 0 <= options.strain <= 0.2:
+        raise ValueError(f"got strain = {options.strain}; needs 0 to 0.2 (0.03 scales cells by up to 3 %)")
     devices = jax.local_devices()
     if options.batch % len(devices):
         raise ValueError(f"batch is {options.batch}; needs a multiple of the {len(devices)} devices")
     mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
     cells = pad(structures, elements)
-    spec = training_spec(structures, network.cutoff)
+    densest = [replace(s, positions=s.positions * math.exp(-options.strain), cell=s.cell * math.exp(-options.strain)) for s in structures]
+    spec = training_spec(densest, network.cutoff)
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
     state = _initial_state(network, cells, spec, optimizer, options.seed)
     state_path, curve_path = out.with_suffix(".train.npz"), out.with_suffix(".csv")
