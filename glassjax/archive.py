@@ -1,4 +1,4 @@
-"""Arrays and a JSON header in one file, written whole or not at all."""
+"""Files that are there whole or not at all: any bytes, or arrays with a JSON header."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from pathlib import Path
 import numpy as np
 
 
+def write_whole(path, content: bytes) -> None:
+    """Write a file under another name and rename it, so that it is there whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
 class CorruptedArchive(ValueError):
     """A file that is no archive of ours, or not all of one."""
 
 
 def write_arrays(path, header: dict, arrays: dict[str, np.ndarray], *, compress: bool = True) -> None:
     """Write a JSON header and arrays to one zip file, whole or not at all."""
-    path = Path(path)
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, __header__=np.array(json.dumps(header)), **arrays)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_whole(path, buffer.getvalue())
 
 
 def read_arrays(path) -> tuple[dict, dict[str, np.ndarray]]:

@@ -21,10 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Wrong input prints one line ``glassjax: error: ...`` and gives 2."""
     options = _parser().parse_args(argv)
     _compilation_cache()
-    from glassjax import commands
+    from glassjax import commands, inspection
 
     try:
-        return getattr(commands, options.run)(options) or 0
+        return getattr(inspection if hasattr(inspection, options.run) else commands, options.run)(options) or 0
     except (ValueError, OSError, ImportError) as error:
         message = " ".join(str(error).split())
         print(f"glassjax: error: {message}", file=sys.stderr)

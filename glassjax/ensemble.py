@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
@@ -14,54 +13,11 @@ import numpy as np
 
 from glassjax._pytree import replace
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
-from glassjax.replica import Stage, advance, start
+from glassjax.replica import Ensemble, Stage, advance, start
 from glassjax.structure import Structure, stack, unstack
 
 # what scores and samplers report at every step and the ensemble keeps, beside the capacities that were needed
 TRACES = ("r_factor", "chi_squared", "share", "nuisance", "nuisance_deviation", "number_density", "density_deviation")
-
-
-@dataclasses.dataclass
-class Ensemble:
-    """Structures sampled together.
-
-    Attributes:
-      structures: one per replica.
-      replicas: replica numbers.
-      status: "ok" or "diverged" per replica.
-      traces: of the denoised estimate during the last stage, by name ("r_factor", "chi_squared", "share" [replicas, steps, targets], "nuisance",
-        "nuisance_deviation" [replicas, steps, parameters], "number_density", "density_deviation" [replicas, steps]); empty without targets.
-      seconds: wall time of sampling, compilation included, and of compilation alone.
-      elements: species order.
-    """
-
-    structures: list[Structure]
-    replicas: list[int]
-    status: list[str]
-    traces: dict[str, np.ndarray]
-    seconds: dict
-    elements: tuple[str, ...]
-
-    @property
-    def r_factor(self) -> np.ndarray:
-        """[replicas, steps, targets] during the last stage."""
-        return self.traces.get("r_factor", np.zeros((len(self.structures), 0, 0)))
-
-    def last(self, name: str) -> np.ndarray | None:
-        """A trace at the last step [replicas, ...], or None where there is none."""
-        values = self.traces.get(name)
-        return None if values is None or not values.shape[1] else values[:, -1]
-
-    def good(self) -> list[int]:
-        """Indices of the replicas that did not diverge."""
-        return [i for i, s in enumerate(self.status) if s == "ok"]
-
-    def to_atoms(self, info: Sequence[dict] | None = None) -> list:
-        """ASE atoms of the good replicas; ``info`` holds a dict per replica."""
-        from glassjax.io.atoms import to_atoms
-
-        extra = [{} for _ in self.structures] if info is None else info
-        return [to_atoms(self.structures[i], info={"replica": self.replicas[i]} | extra[i]) for i in self.good()]
 
 
 _segment = jax.jit(jax.vmap(advance, in_axes=(0, None)))

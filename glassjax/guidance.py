@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from glassjax._pytree import frozen, replace, static
+from glassjax.inference import factors, infer
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
 from glassjax.nuisance import Density
 from glassjax.observables import histogram
 from glassjax.observables.jacobian import PairRows, pair_rows
-from glassjax.observables.pair import REAL_SPACE, RECIPROCAL, PairObservable
-from glassjax.structure import Structure, number_density, pair_matrix
+from glassjax.observables.pair import PairObservable
+from glassjax.structure import Structure, pair_matrix
 from glassjax.targets import Target, chi_squared, r_factor
-
-ITERATIONS = 2  # Gauss-Newton steps of the nuisance parameters, per score: all but the damping are linear
 
 
 @frozen
@@ -91,10 +90,10 @@ class Posterior:
         curves, jacobian, strain, needed = self._linearize(estimate)
         scale = jnp.concatenate([jnp.sqrt(t.weight * self.strength) / t.uncertainty for t in self.targets])
         spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
-        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * self._factors([t.nuisance.start for t in self.targets]))[None]
+        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * factors(self.targets, [t.nuisance.start for t in self.targets]))[None]
         system = jnp.eye(len(scale), dtype=rows.dtype) + spread * rows.T @ rows
         factor = (jnp.linalg.cholesky(system), True)
-        values, found = self._infer(estimate, curves, strain, scale, factor, spread)
+        values, found = infer(self.targets, self.density, self._places, estimate, curves, strain, scale=scale, factor=factor, spread=spread)
         models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
         residual = jnp.concatenate([t.data - m for t, m in zip(self.targets, models, strict=True)]) * scale
         if "shift" in found:
@@ -109,7 +108,8 @@ class Posterior:
         strain = self._linearize(estimate)[2] if self.density is not None else None
         ones = jnp.concatenate([jnp.sqrt(t.weight) / t.uncertainty for t in self.targets])
         whole = (jnp.eye(len(ones), dtype=ones.dtype), True)
-        values, found = self._infer(estimate, curves, strain, ones, whole, sigma**2 / (1.0 + (sigma / self.prior_width) ** 2))
+        spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
+        values, found = infer(self.targets, self.density, self._places, estimate, curves, strain, scale=ones, factor=whole, spread=spread)
         found.pop("shift", None)
         models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
         residuals = [t.data - m for t, m in zip(self.targets, models, strict=True)]
@@ -166,76 +166,6 @@ class Posterior:
             strains.append(strain)
             needed[f"needed_target_{index}"] = graph.needed
         return curves, jnp.concatenate(parts, axis=-1), jnp.concatenate(strains) / -3.0, needed
-
-    def _factors(self, values):
-        """d model / d curve [m] at nuisance ``values`` per target."""
-        return jnp.concatenate([t.nuisance.factor(t.observable.x, v) for t, v in zip(self.targets, values, strict=True)])
-
-    def _infer(self, estimate, curves, strain, scale, factor, spread):
-        """Nuisance values per target and what to report: the posterior mean of the linearised model, Gauss-Newton, inside the bounds.
-
-        The structure's own freedom is part of the noise (``factor``: Cholesky of 1 + r_t^2 J J^T), so that a parameter is moved only by what atoms
-        cannot explain. The estimate is a mean over structures, whose curves are blurred by up to r_t^2 (``spread``): how much is inferred along
-        with the parameters, so that a scale or a density is not bent to make up for it.
-        """
-        prior = [t.nuisance for t in self.targets]
-        start, deviation, low, high = (jnp.concatenate([getattr(n, name) for n in prior]) for name in ("start", "deviation", "low", "high"))
-        if self.density is not None:
-            log = jnp.log(number_density(estimate))
-            mean = jnp.log(self.density.start) - log
-            edges = jnp.log(self.density.low) - log, jnp.log(self.density.high) - log
-            start, deviation = jnp.append(start, mean), jnp.append(deviation, self.density.deviation)
-            low, high = jnp.append(low, edges[0]), jnp.append(high, edges[1])
-        if not len(start):
-            return [n.start for n in prior], {}
-        start, deviation = jnp.append(start, 0.0), jnp.append(deviation, spread)
-        low, high = jnp.append(low, -jnp.inf), jnp.append(high, jnp.inf)
-        blur = jnp.concatenate([blurring(t, c) for t, c in zip(self.targets, curves, strict=True)])
-        data = jnp.concatenate([t.data for t in self.targets])
-        sizes = [n.start.shape[0] for n in prior]
-
-        def split(values):
-            parts, at = [], 0
-            for size in sizes:
-                parts.append(values[at : at + size])
-                at += size
-            return parts
-
-        def predicted(values):
-            parts = split(values)
-            model = jnp.concatenate([t.model(c, v) for t, c, v in zip(self.targets, curves, parts, strict=True)])
-            if self.density is not None:
-                model = model + self._factors(parts) * strain * values[-2]
-            return (model + self._factors(parts) * blur * values[-1]) * scale
-
-        values = jnp.clip(start, low, high)
-        for _ in range(ITERATIONS):
-            design = jax.jacfwd(predicted)(values)
-            left = data * scale - predicted(values) + design @ (values - start)
-            whitened = jax.scipy.linalg.cho_solve(factor, jnp.column_stack([design, left]))
-            normal = deviation[:, None] * (design.T @ whitened) * jnp.append(deviation, 1.0)[None]
-            covariance = jnp.linalg.inv(jnp.eye(len(start), dtype=normal.dtype) + normal[:, :-1])
-            values = jnp.clip(start + deviation * (covariance @ normal[:, -1]), low, high)
-        error = deviation * jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), 0.0))
-        parts = split(values)
-        count = sum(sizes)
-        listed = [jnp.concatenate([split(v)[i] for i in self._places]) for v in (values[:count], error[:count])]
-        found = dict(nuisance=listed[0], nuisance_deviation=listed[1])
-        if self.density is not None:
-            shift = self._factors(parts) * strain * values[-2] * scale
-            found |= dict(density_change=values[-2], density_deviation=error[-2], shift=shift)
-        return parts, found
-
-
-def blurring(target: Target, curve: jax.Array) -> jax.Array:
-    """d curve / du [m] when every pair is blurred by a Gaussian of variance 2u: -Q^2 (f - level) in Q, the second derivative in r, else zero."""
-    x = target.observable.x
-    if target.observable.function in RECIPROCAL:
-        return -(x**2) * (curve - target.reference)
-    if target.observable.function in REAL_SPACE:
-        slope = jnp.gradient(curve - target.anchor, x)
-        return jnp.gradient(slope, x)
-    return jnp.zeros_like(curve)
 
 
 def posterior(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from glassjax import nuisance
-from glassjax.ensemble import Ensemble, sample
+from glassjax.ensemble import sample
 from glassjax.preparation import (
     PACKING_SEEDS,
     check_packing,
@@ -25,6 +25,7 @@ from glassjax.preparation import (
 )
 from glassjax.priors.prior import Prior, load_prior, require_elements, shipped_priors
 from glassjax.protocols import Protocol, minimum_distances, protocol, stages
+from glassjax.replica import Ensemble
 from glassjax.samplers import scaled
 from glassjax.structure import Structure
 from glassjax.targets import Target
@@ -63,9 +64,9 @@ class Inversion:
 
     def plot(self):
         """A matplotlib figure of data, model and residual per target."""
-        from glassjax import report
+        from glassjax import plots, report
 
-        return report.plot_fit(self.targets, report.fit_curves(self.ensemble, self.targets))
+        return plots.plot_fit(self.targets, report.fit_curves(self.ensemble, self.targets))
 
 
 def invert(

@@ -190,7 +190,7 @@ def target(
       weight: multiplies 1 / uncertainty^2.
       xmin: lower end of the range to fit.
       xmax: upper end of the range to fit.
-      mask: intervals [(low, high), ...] of x to leave out.
+      mask: intervals [(low, high), ...] of x to leave out (of a function of Q, bridged by a line in the transform through the window).
       width: Gaussian broadening of a real-space function, A, or of an ADF, rad; see `pair_distribution` for its default.
       rmax: farthest pair that a reciprocal function counts, A; data are passed through the same real-space window, and brought to a spacing of
         pi / (2 rmax) where they are denser (a windowed curve holds no finer detail; uncertainties are interpolated, not reduced).
@@ -234,6 +234,8 @@ def target(
         seen = _Window(x, {"X": 1.0}, function, "number", None, rmax, window)
     if seen is not None:
         grid = seen.points
+        spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
+        y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform: a straight line bridges what is masked
         y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     else:
         grid = x

@@ -22,16 +22,19 @@ observables io melt_quench
 nuisance
 targets spectra
 priors
-guidance noise samplers
+inference noise samplers
+guidance
 restraints replica
 ensemble
 protocols
 analysis settings
 measurements
 preparation
+plots
 inversion
 report
 commands
+inspection
 cli
 __main__
 """.split("\n")

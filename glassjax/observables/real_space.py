@@ -76,7 +76,7 @@ def pair_distribution(
     r = np.maximum(r, 1e-3)
     fractions = fractions_of(composition)
     c = np.array(list(fractions.values()))
-    reach = r[-1] + (RIPPLES * 2 * math.pi / qmax if termination else 0.0)
+    reach = r[-1] + (RIPPLES * 2 * math.pi / qmax if termination else 0.0) + (min(6.0, math.pi / qmin) if termination and qmin > 0 else 0.0)
     rmax = float(reach + TAIL * width * math.sqrt(1 + (qbroad * reach) ** 2))
     nodes = histogram.grid(grid_points(rmax))
     if termination is None:

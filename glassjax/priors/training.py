@@ -235,7 +235,8 @@ def train(
         raise ValueError(f"batch is {options.batch}; needs a multiple of the {len(devices)} devices")
     mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
     cells = pad(structures, elements)
-    densest = [replace(s, positions=s.positions * math.exp(-options.strain), cell=s.cell * math.exp(-options.strain)) for s in structures]
+    least = math.exp(-options.strain)
+    densest = [replace(s, positions=s.positions * least, cell=s.cell * least) for s in structures]
     spec = training_spec(densest, network.cutoff)
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
     state = _initial_state(network, cells, spec, optimizer, options.seed)
