@@ -52,7 +52,7 @@ def _observables(function: str, fractions: dict, options) -> list[tuple]:
     from glassjax.observables import pair_distribution, structure_factor
     from glassjax.observables.angle import angle_distribution
     from glassjax.observables.coordination import coordination_distribution
-    from glassjax.observables.pair import REAL_SPACE
+    from glassjax.observables.pair import REAL_SPACE, RECIPROCAL
 
     elements = list(fractions)
     pairs = [tuple(p.split("-")) for p in options.partial] if options.partial else None
@@ -84,7 +84,7 @@ def _observables(function: str, fractions: dict, options) -> list[tuple]:
     else:
         x = np.linspace(options.qmin, 20.0 if options.qmax is None else options.qmax, 391 if options.points is None else options.points)
         settings = dict(rmax=10.0 if options.rmax is None else options.rmax, window=options.window, qdamp=options.qdamp)
-        settings |= dict(displacement=options.displacement) if function == "I" else {}
+        settings |= dict(displacement=options.displacement) if function in RECIPROCAL else {}
         make = structure_factor
     if pairs is None or function in ("S_NN", "S_NC", "S_CC"):
         return [(function, function, x, make(x, fractions, function=function, weights=weights, **settings))]

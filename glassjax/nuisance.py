@@ -1,8 +1,9 @@
 """What a measurement adds to the structure's curve: scale, background, damping; and the number density that nobody measured.
 
-y(x) = anchor + scale exp(-(qdamp x)^2 / 2) (f(x) - anchor) + sum_k c_k B_k(x)
+y(x) = anchor + scale (f'(x) - anchor) + sum_k c_k B_k(x),   f' = level + d(x) (f - level),   d = exp(-(qdamp r)^2 / 2) or exp(-Q^2 B / 8 pi^2)
 
-f is the observable, anchor what a wrong normalisation leaves in place (1 for g and S, else 0), B_k Legendre polynomials over the range of the data.
+f is the observable, level what it is without pairs (1 for g and S, <b^2> for I, else 0), anchor what a wrong normalisation leaves in place (1 for g
+and S, else 0), B_k Legendre polynomials over the range of the data. The displacement B is the motion that one static structure lacks.
 Each parameter has a Gaussian prior (start, deviation) and bounds; deviation 0 means fixed. `guidance.posterior` infers them at every step.
 """
 
@@ -18,7 +19,12 @@ import numpy as np
 from glassjax._pytree import frozen, static
 
 # start, deviation, bounds where a term is inferred without more being said
-DEFAULTS = {"scale": (1.0, 0.1, (0.5, 2.0)), "qdamp": (0.03, 0.02, (0.0, 0.2)), "density": (None, 0.1, (0.8, 1.25))}
+DEFAULTS = {
+    "scale": (1.0, 0.1, (0.5, 2.0)),
+    "qdamp": (0.03, 0.02, (0.0, 0.2)),
+    "displacement": (0.2, 0.2, (0.0, 5.0)),
+    "density": (None, 0.1, (0.8, 1.25)),
+}
 
 
 @frozen
@@ -31,7 +37,7 @@ class Nuisance:
       low: [p] lower bound.
       high: [p] upper bound.
       basis: [m, b] background functions.
-      names: [p] "scale", "qdamp", "background_0", ...; the last b are the background's (static).
+      names: [p] "scale", "qdamp" or "displacement", "background_0", ...; the last b are the background's (static).
     """
 
     start: jax.Array
@@ -46,21 +52,26 @@ class Nuisance:
         """Names of the parameters that are not fixed (host)."""
         return [n for n, d in zip(self.names, np.asarray(self.deviation), strict=True) if d > 0]
 
+    def damping(self, x: jax.Array, values: jax.Array) -> jax.Array:
+        """d(x) [m] at parameter ``values`` [p]."""
+        if "qdamp" in self.names:
+            return jnp.exp(-0.5 * (values[self.names.index("qdamp")] * x) ** 2)
+        if "displacement" in self.names:
+            return jnp.exp(-values[self.names.index("displacement")] * x**2 / (8 * math.pi**2))
+        return jnp.ones_like(x)
+
     def factor(self, x: jax.Array, values: jax.Array) -> jax.Array:
         """d y / d f [m] at parameter ``values`` [p]."""
-        factor = jnp.ones_like(x)
-        if "scale" in self.names:
-            factor = factor * values[self.names.index("scale")]
-        if "qdamp" in self.names:
-            factor = factor * jnp.exp(-0.5 * (values[self.names.index("qdamp")] * x) ** 2)
-        return factor
+        damping = self.damping(x, values)
+        return damping * values[self.names.index("scale")] if "scale" in self.names else damping
 
-    def apply(self, x: jax.Array, f: jax.Array, anchor: jax.Array, values: jax.Array) -> jax.Array:
+    def apply(self, x: jax.Array, f: jax.Array, level: jax.Array, anchor: jax.Array, values: jax.Array) -> jax.Array:
         """y [m] from the observable's curve f [m]."""
         if not self.names:
             return f
         terms = self.basis.shape[1]
-        y = anchor + self.factor(x, values) * (f - anchor)
+        scale = values[self.names.index("scale")] if "scale" in self.names else 1.0
+        y = anchor + scale * (level + self.damping(x, values) * (f - level) - anchor)
         return y + self.basis @ values[len(self.names) - terms :] if terms else y
 
 
@@ -111,13 +122,14 @@ def term(name: str, value) -> tuple[float, float, float, float]:
     return float(start), float(deviation), float(bounds[0]), float(bounds[1])
 
 
-def nuisance(x, *, scale=1.0, qdamp=None, background=None, size: float = 1.0, seen=None) -> Nuisance:
+def nuisance(x, *, scale=1.0, qdamp=None, displacement=None, background=None, size: float = 1.0, seen=None) -> Nuisance:
     """Nuisance terms of a target.
 
     Args:
       x: [m] of the data.
       scale: number (fixed), "infer", or {start, deviation, bounds}.
-      qdamp: the same, 1/A; None for none.
+      qdamp: the same, 1/A, of a function of r; None for none.
+      displacement: the same, B in A^2, of a function of Q; None for none.
       background: None; the order of a polynomial (0 a constant); or {order, deviation}.
       size: of the data, sets the default deviation of the background, which is as large.
       seen: function [m] -> [m] that shows what the observable's window makes of a background; by default nothing.
@@ -129,9 +141,10 @@ def nuisance(x, *, scale=1.0, qdamp=None, background=None, size: float = 1.0, se
     names, rows = [], []
     if isinstance(scale, bool) or scale != 1.0:
         names, rows = ["scale"], [term("scale", scale)]
-    if qdamp is not None:
-        names.append("qdamp")
-        rows.append(term("qdamp", qdamp))
+    for name, value in (("qdamp", qdamp), ("displacement", displacement)):
+        if value is not None:
+            names.append(name)
+            rows.append(term(name, value))
     basis = np.zeros((len(x), 0))
     if background is not None:
         options = background if isinstance(background, Mapping) else {"order": background}

@@ -48,7 +48,8 @@ class Protocol:
       veto_margin: A, or None; `veto` acts below minimum distance + margin.
       veto_below: A, noise level below which the veto acts.
       density_gain: share of an inferred change of density taken per step, see `breathe`.
-      density_window: A, noise levels between which the cell moves.
+      density_window: A, noise levels between which the cell moves: below, atoms no longer rearrange, and a cell that went on moving would only make up
+        for bond lengths in which data and prior differ.
     """
 
     name: str = "default"
@@ -73,7 +74,7 @@ class Protocol:
     veto_margin: float | None = 0.05
     veto_below: float = 0.12
     density_gain: float = 0.2
-    density_window: tuple[float, float] = (0.05, 1.0)
+    density_window: tuple[float, float] = (0.2, 1.0)
 
 
 PROTOCOLS = {

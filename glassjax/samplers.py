@@ -191,14 +191,15 @@ def scaled(structure: Structure, density, wanted) -> Structure:
     return replace(structure, positions=structure.positions * factor, cell=structure.cell * factor)
 
 
-def breathe(sampler: Sampler, density, *, gain: float = 0.2, window: tuple[float, float] = (0.05, 1.0)) -> Breathe:
+def breathe(sampler: Sampler, density, *, gain: float = 0.2, window: tuple[float, float] = (0.2, 1.0)) -> Breathe:
     """Scale cell and positions after each step towards the density that the score infers (``density_change`` in its info, see `posterior`).
 
     Args:
       sampler: the sampler to wrap.
       density: `Density` with the bounds, atoms/A^3.
       gain: share of the inferred change taken per step.
-      window: A, noise levels between which the cell moves; below it the structure settles in its final cell.
+      window: A, noise levels between which the cell moves; below it the structure settles in its final cell (and a cell that went on moving would
+        make up for bond lengths in which data and prior differ).
     """
     return Breathe(sampler=sampler, low=density.low, high=density.high, gain=jnp.float32(gain), window=jnp.asarray(window, jnp.float32))
 

@@ -34,7 +34,7 @@ class TargetSettings:
       termination: of real-space functions, "sharp", "lorch" or "soper-barney"; None lets the width stand for it.
       qdamp: 1/A: a number, "infer", or {start, deviation, bounds}; by default what the header says.
       qbroad: 1/A; by default what the header says.
-      displacement: B of "I", A^2.
+      displacement: B of a function of Q, A^2: a number, "infer", or {start, deviation, bounds}.
       scale: a number, "infer", or {start, deviation, bounds}.
       background: order of an inferred polynomial, or {order, deviation}.
       partial: "A-B" when the data are one partial.
@@ -65,7 +65,7 @@ class TargetSettings:
     termination: str | None = None
     qdamp: float | str | dict | None = None
     qbroad: float | None = None
-    displacement: float | None = None
+    displacement: float | str | dict | None = None
     scale: float | str | dict = 1.0
     background: int | dict | None = None
     partial: str | tuple | None = None

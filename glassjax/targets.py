@@ -57,7 +57,7 @@ class Target:
 
     def model(self, curve: jax.Array, values: jax.Array | None = None) -> jax.Array:
         """What the measurement would show [m] of the observable's ``curve`` [m], with nuisance ``values`` [p] (by default their start)."""
-        return self.nuisance.apply(self.observable.x, curve, self.anchor, self.nuisance.start if values is None else values)
+        return self.nuisance.apply(self.observable.x, curve, self.reference, self.anchor, self.nuisance.start if values is None else values)
 
 
 def residual(target: Target, structure: Structure, values: jax.Array | None = None) -> jax.Array:
@@ -167,7 +167,7 @@ def target(
     termination: str | None = None,
     qdamp=None,
     qbroad: float = 0.0,
-    displacement: float = 0.0,
+    displacement=0.0,
     scale=1.0,
     background=None,
     partial: tuple[str, str] | None = None,
@@ -200,7 +200,8 @@ def target(
       termination: see `pair_distribution`.
       qdamp: 1/A: a number (fixed), or for real space "infer" or {start, deviation, bounds}.
       qbroad: 1/A.
-      displacement: B of "I", A^2.
+      displacement: B of a function of Q, A^2: a number (fixed), "infer", or {start, deviation, bounds}: the thermal motion that one
+        static structure lacks.
       scale: a number (fixed), "infer", or {start, deviation, bounds}.
       background: order of a polynomial, or {order, deviation}; inferred.
       partial: a pair of elements when the data are one partial; the pair of a coordination distribution.
@@ -227,6 +228,9 @@ def target(
     seen, inferred_damping = None, qdamp is not None and not isinstance(qdamp, int | float)
     if inferred_damping and function not in ("g", "G", "G_keen", "D"):
         raise ValueError(f"got qdamp = {qdamp!r} with {function}; it can be inferred from g, G, G_keen and D only; give a number")
+    thermal = isinstance(displacement, int | float)
+    if not (thermal and displacement == 0) and function not in RECIPROCAL:
+        raise ValueError(f"got displacement = {displacement!r} with {function}; it belongs to functions of Q; use width, or leave it out")
     fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
     if function in RECIPROCAL and partial is None:
         seen = _Window(x, composition, function, weights, isotopes, rmax, window)
@@ -245,7 +249,9 @@ def target(
         instrument = dict(width=width, partial=partial, qmin=qmin, qmax=qmax, termination=termination, qdamp=fixed_damping, qbroad=qbroad)
         observable, default, independent = _real_space(at, y, composition, function, number_density, weights, isotopes, instrument)
     elif function in RECIPROCAL:
-        options = dict(function=function, weights=weights, partial=partial, isotopes=isotopes, displacement=displacement, qdamp=fixed_damping)
+        options = dict(
+            function=function, weights=weights, partial=partial, isotopes=isotopes, displacement=displacement if thermal else 0.0, qdamp=fixed_damping
+        )
         observable = seen.observable(keep, composition, **options)
         default, independent = DEFAULT_UNCERTAINTY * np.abs(seen.factor[keep]), (at[-1] - at[0]) * rmax / math.pi
     else:
@@ -257,8 +263,15 @@ def target(
     def background_seen(column):
         return (seen.matrix @ np.interp(x, at, column))[keep]
 
-    damping = qdamp if inferred_damping else None
-    shown = terms.nuisance(at, scale=scale, qdamp=damping, background=background, size=spread, seen=background_seen if seen is not None else None)
+    shown = terms.nuisance(
+        at,
+        scale=scale,
+        qdamp=qdamp if inferred_damping else None,
+        displacement=None if thermal else displacement,
+        background=background,
+        size=spread,
+        seen=None if seen is None else background_seen,
+    )
     kind = jnp.result_type(float)
     arrays = dict(data=y, uncertainty=default if uncertainty is None else uncertainty, reference=reference, anchor=anchor, weight=weight)
     arrays = {key: jnp.asarray(value, kind) for key, value in arrays.items()}

@@ -57,23 +57,23 @@ def test_closed_form_and_gradients(x64, seen):
     basis = [np.ones(40), t, 0.5 * (3 * t**2 - 1)]
     ground = sum(c * (b if seen is None else seen(b)) for c, b in zip((0.3, -0.2, 0.1), basis, strict=True))
     expected = 1 + 1.2 * np.exp(-0.5 * (0.07 * x) ** 2) * np.sin(x) + ground
-    np.testing.assert_allclose(terms.apply(jnp.asarray(x), f, anchor, values), expected, rtol=1e-12)
-    apply = lambda v: terms.apply(jnp.asarray(x), f, anchor, v)  # noqa: E731
+    np.testing.assert_allclose(terms.apply(jnp.asarray(x), f, anchor, anchor, values), expected, rtol=1e-12)
+    apply = lambda v: terms.apply(jnp.asarray(x), f, anchor, anchor, v)  # noqa: E731
     jacobian, h = jax.jacfwd(apply)(values), 1e-6
     for k in range(5):
         step = h * np.eye(5)[k]
         np.testing.assert_allclose(jacobian[:, k], (apply(values + step) - apply(values - step)) / (2 * h), atol=1e-7)
-    change = jax.jvp(lambda f: terms.apply(jnp.asarray(x), f, anchor, values), (f,), (jnp.cos(f),))[1]
+    change = jax.jvp(lambda f: terms.apply(jnp.asarray(x), f, anchor, anchor, values), (f,), (jnp.cos(f),))[1]
     np.testing.assert_allclose(change, terms.factor(jnp.asarray(x), values) * jnp.cos(f), rtol=1e-12)
 
 
 def test_without_terms_the_curve_is_the_model():
     terms = nuisance.nuisance(R)
     f = jnp.asarray(np.sin(R), jnp.float32)
-    assert terms.names == () and terms.inferred == [] and terms.apply(jnp.asarray(R), f, f, terms.start) is f
+    assert terms.names == () and terms.inferred == [] and terms.apply(jnp.asarray(R), f, f, f, terms.start) is f
     fixed = nuisance.nuisance(R, scale=0.8)
     assert fixed.names == ("scale",) and fixed.inferred == [] and float(fixed.deviation[0]) == 0.0
-    np.testing.assert_allclose(fixed.apply(jnp.asarray(R), f, 0 * f, fixed.start), 0.8 * f, rtol=1e-6)
+    np.testing.assert_allclose(fixed.apply(jnp.asarray(R), f, 0 * f, 0 * f, fixed.start), 0.8 * f, rtol=1e-6)
 
 
 # --- inference --------------------------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from glassjax.structure import Structure, fractional
 
 STEP = 0.02  # A, spacing of the fine grid
 STREAM_FROM = 256  # atoms; below, and in cells wide enough for a cell list from STREAM_UPTO atoms on, pairs come from a neighbour list
-STREAM_UPTO = 20000
+STREAM_UPTO = 7000  # atoms with a cell list; more are listed, at a cost that grows with their number and not its square
 STREAM_PAIRS = 65536  # pairs per block
 
 

@@ -70,7 +70,7 @@ def structure_factor(
       window: "cosine", "lorch", "taper" or "none".
       partial: a pair of elements, for one A_ab ("S") or one Ashcroft-Langreth partial ("S_AL").
       isotopes: {element: isotope or mixture}, neutrons only.
-      displacement: isotropic displacement B of "I", A^2; the self term is not damped.
+      displacement: isotropic displacement B, A^2: A_ab - 1 is multiplied by exp(-Q^2 B / 8 pi^2); the self term of "I" is not damped.
       qdamp: 1/A, resolution in Q: pairs count by exp(-(qdamp r)^2 / 2).
 
     Raises:
@@ -111,8 +111,8 @@ def _check(q, function, partial, fractions, displacement, qdamp) -> None:
         raise ValueError(f"got {function} of {len(fractions)} elements; Bhatia-Thornton partials need exactly two")
     if not (displacement >= 0 and qdamp >= 0):
         raise ValueError(f"got displacement {displacement} and qdamp {qdamp}; needs numbers that are not negative")
-    if displacement and function != "I":
-        raise ValueError(f"got displacement {displacement} with {function}; only an intensity ('I') is damped by it; leave it out")
+    if displacement and function not in RECIPROCAL:
+        raise ValueError(f"got displacement {displacement} with {function}; needs one of {', '.join(RECIPROCAL)}; leave it out")
 
 
 def _selection(q, function, fractions, weights, partial, isotopes, displacement):
@@ -141,7 +141,7 @@ def _selection(q, function, fractions, weights, partial, isotopes, displacement)
     selector = np.array(np.broadcast_to(selector[..., None] if selector.ndim == 2 else selector, (len(c), len(c), len(q))))
     if function == "Q(S-1)":
         selector = selector * q
-    elif function == "I":
+    if function in RECIPROCAL and displacement:
         selector = selector * np.exp(-(q**2) * displacement / (8 * math.pi**2))
     return selector, level
 

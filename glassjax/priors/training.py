@@ -222,7 +222,8 @@ def train(
       The trained `Prior` (moving-average parameters).
 
     Raises:
-      ValueError: no structures, a strain outside 0 to 0.2, an element not in ``elements``, a batch that the devices cannot share, or a loss that is not finite.
+      ValueError: no structures, a strain outside 0 to 0.2, an element not in ``elements``, a batch that the devices cannot share, or a loss that is
+        not finite.
     """
     options = options or TrainingOptions()
     out = Path(out)
