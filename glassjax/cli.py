@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -140,6 +141,11 @@ def _invert(commands) -> None:
     invert.add_argument("--partial", metavar="A-B", help="the data are one partial")
     invert.add_argument("--cutoff", type=float, metavar="A", help="bond cutoff of an ADF or a coordination distribution")
     invert.add_argument("--triplet", metavar="A-B-C", help="of an ADF, centre in the middle (default: all)")
+    invert.add_argument("--isotopes", nargs="+", type=_isotope, action=_Mapping, metavar="EL=...", help="such as Ni=62Ni or H=0.36H+0.64D")
+    invert.add_argument("--axis", choices=("Q", "2theta"), help="what the first column is, where the file does not say")
+    invert.add_argument("--wavelength", type=float, metavar="A", help="turns 2theta into Q")
+    invert.add_argument("--edges", choices=("centre", "left"), help="left: x holds left bin edges (Gudrun's are known)")
+    invert.add_argument("--switch", type=float, metavar="A", help="over which a bond of an ADF or a coordination distribution fades at its cutoff")
     invert.add_argument("--columns", metavar="X,Y[,U]", type=_columns, help="which columns of the file, from 0")
     invert.add_argument("--repeated", choices=("refuse", "mean"), help="points that share one x: refuse, or average")
     invert.add_argument("--infer-density", action="store_true", default=None, help="the density is a start; the cell is scaled to what the data say")
@@ -153,6 +159,24 @@ def _number_or_word(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+class _Mapping(argparse.Action):
+    """Pairs as a dict."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, dict(values))
+
+
+def _isotope(text: str) -> tuple[str, object]:
+    """ "Ni=62Ni" or "H=0.36H+0.64D" as (element, isotope or mixture)."""
+    element, _, rest = text.partition("=")
+    found = [re.fullmatch(r"(\d*\.\d+|\d+(?=[HDT]$))?(\d*[A-Z][a-z]?)", part.strip()) for part in rest.split("+")]
+    if not element or not all(found):
+        raise argparse.ArgumentTypeError(f"got {text!r}; needs an element and its isotopes, such as Ni=62Ni or H=0.36H+0.64D")
+    if len(found) == 1 and found[0][1] is None:
+        return element, found[0][2]
+    return element, {m[2]: 1.0 if m[1] is None else float(m[1]) for m in found}
 
 
 def _interval(text: str) -> list[float]:
@@ -214,6 +238,7 @@ def _spectra(commands) -> None:
     spectra.add_argument("--qmax", type=float, metavar="1/A", help="last Q (default: 20); of functions of r, where they are terminated")
     spectra.add_argument("--points", type=int, help="number of points (default: 100 in r, 391 in Q, 181 angles)")
     spectra.add_argument("--width", type=float, metavar="A", help="Gaussian broadening in r (default: 0.15, or 0.07 when terminated)")
+    spectra.add_argument("--isotopes", nargs="+", type=_isotope, metavar="EL=...", help="such as Ni=62Ni or H=0.36H+0.64D, with neutron weights")
     spectra.add_argument("--termination", choices=TERMINATIONS, help="of functions of r, at --qmax")
     spectra.add_argument("--qdamp", type=float, default=0.0, metavar="1/A", help="resolution in Q")
     spectra.add_argument("--qbroad", type=float, default=0.0, metavar="1/A", help="broadening with r")

@@ -98,26 +98,32 @@ class Posterior:
         residual = jnp.concatenate([t.data - m for t, m in zip(self.targets, models, strict=True)]) * scale
         if "shift" in found:
             residual = residual - found.pop("shift")
+        # the push in the units of the values found; the system keeps those of their start
+        rows = rows * (factors(self.targets, values) / factors(self.targets, [t.nuisance.start for t in self.targets]))[None]
         pull = spread / sigma**2 * jax.scipy.linalg.cho_solve(factor, residual)
         pushes = jnp.stack([(rows[:, a:b] @ pull[a:b]).reshape(-1, 3) for a, b in self._ends()])
         return models, pushes, needed | found
 
     def _gradient(self, estimate, sigma):
-        """Models, the push of each target, info: -(w / sum_c n_c) dL/dx0 with L = sum_c n_c^2, n_c the norm of target c's residual (the paper's)."""
+        """Models, the push of each target, info: -(w / sum_c n_c) dL/dx0 with L = sum_c n_c^2, n_c the norm of target c's residual (the paper's)
+        times the root of its weight."""
         curves, back, needed = jax.vjp(lambda p: self._curves(replace(estimate, positions=p)), estimate.positions, has_aux=True)
-        strain = self._linearize(estimate)[2] if self.density is not None else None
+        strain = None
+        if self.density is not None:
+            _, _, strain, listed = self._linearize(estimate)
+            needed = {key: jnp.maximum(value, listed[key]) for key, value in needed.items()}
         ones = jnp.concatenate([jnp.sqrt(t.weight) / t.uncertainty for t in self.targets])
         whole = (jnp.eye(len(ones), dtype=ones.dtype), True)
         spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
         values, found = infer(self.targets, self.density, self._places, estimate, curves, strain, scale=ones, factor=whole, spread=spread)
         found.pop("shift", None)
         models = [t.model(c, v) for t, c, v in zip(self.targets, curves, values, strict=True)]
-        residuals = [t.data - m for t, m in zip(self.targets, models, strict=True)]
+        residuals = [jnp.sqrt(t.weight) * (t.data - m) for t, m in zip(self.targets, models, strict=True)]
         norms = sum(jnp.sqrt(jnp.sum(r**2) + 1e-12) for r in residuals)
         pushes = []
         for index, (target, value, left) in enumerate(zip(self.targets, values, residuals, strict=True)):
             cotangent = [jnp.zeros_like(c) for c in curves]
-            cotangent[index] = 2.0 * self.strength / norms * left * target.nuisance.factor(target.observable.x, value)
+            cotangent[index] = 2.0 * self.strength / norms * jnp.sqrt(target.weight) * left * target.nuisance.factor(target.observable.x, value)
             pushes.append(back(cotangent)[0])
         return models, jnp.stack(pushes), needed | found
 

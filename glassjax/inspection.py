@@ -73,9 +73,11 @@ def _observables(function: str, fractions: dict, options) -> list[tuple]:
         limit = cutoff if not isinstance(cutoff, dict) else None
         made = [coordination_distribution(p, x, fractions, cutoff=cutoff.get(p, cutoff.get(p[::-1])) if limit is None else limit) for p in every]
         return [(f"coordination {a}-{b}", function, x, one) for (a, b), one in zip(every, made, strict=True)]
-    if pairs is None and len(elements) > 1 and options.weights is None and function not in ("S_NN", "S_NC", "S_CC"):
-        raise ValueError(f"got a mixture of {', '.join(elements)} without weights; needs --weights number, neutron, xray or Z")
+    scaled = function in ("G_keen", "D", "T", "F_keen", "I")
+    if pairs is None and (len(elements) > 1 or scaled) and options.weights is None and function not in ("S_NN", "S_NC", "S_CC"):
+        raise ValueError(f"got {function} of {', '.join(elements)} without weights; needs --weights number, neutron, xray or Z")
     weights = "number" if options.weights is None else options.weights
+    isotopes = dict(options.isotopes) if options.isotopes and weights == "neutron" and pairs is None else None
     if function in REAL_SPACE:
         x = np.linspace(options.rmin, 8.0 if options.rmax is None else options.rmax, 100 if options.points is None else options.points)
         settings = dict(width=options.width, termination=options.termination, qdamp=options.qdamp, qbroad=options.qbroad)
@@ -87,7 +89,7 @@ def _observables(function: str, fractions: dict, options) -> list[tuple]:
         settings |= dict(displacement=options.displacement) if function in RECIPROCAL else {}
         make = structure_factor
     if pairs is None or function in ("S_NN", "S_NC", "S_CC"):
-        return [(function, function, x, make(x, fractions, function=function, weights=weights, **settings))]
+        return [(function, function, x, make(x, fractions, function=function, weights=weights, isotopes=isotopes, **settings))]
     return [
         (f"{function} {a}-{b}", function, x, make(x, fractions, function=function, weights=weights, partial=(a, b), **settings)) for a, b in pairs
     ]

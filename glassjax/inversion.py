@@ -140,6 +140,8 @@ def invert(
     require_elements(prior, elements)
     known = {tuple(pair.split("-")): value for pair, value in prior_record["card"].get("shortest_distance", {}).items()}
     limits = minimum_distances(elements, minimum_distance, known=known)
+    for restrain in restraints:
+        restrain(prior, elements)  # refuses what makes no sense before anything is built
     check_packing(symbols, rho, limits)
     starts = starting_structures(symbols, rho, numbers, seed=seed, init=init, limits=limits, scale=plan.packing_scale)
     free = nuisance.density(rho, infer_density) if infer_density else None

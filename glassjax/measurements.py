@@ -25,7 +25,7 @@ FEWEST = 16  # points, to tell artefacts from shape
 OWN = {
     "real": ("rmin", "rmax", "qmin", "qmax", "width", "termination", "qdamp", "qbroad", "partial", "isotopes"),
     "reciprocal": ("qmin", "qmax", "rmax", "window", "qdamp", "displacement", "partial", "isotopes"),
-    "local": ("xmin", "xmax", "width", "cutoff", "triplet", "partial"),
+    "local": ("xmin", "xmax", "width", "cutoff", "switch", "triplet", "partial"),
 }
 RANGES = {"real": ("rmin", "rmax"), "reciprocal": ("qmin", "qmax"), "local": ("xmin", "xmax")}
 
@@ -47,7 +47,7 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     one = _settings(file, options)
     columns = None if one.columns is None else tuple(one.columns)
     measured = read_measured(file, columns=columns, repeated=one.repeated)
-    measured, notes = _centred(measured, one.edges)
+    measured, notes = _centred(_in_q(measured, one), one.edges)
     function = one.function
     if function is None:
         found = identify(file, composition=dict(fractions_of(symbols)), number_density=number_density, columns=columns)
@@ -83,7 +83,7 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     if one.artefacts == "mask":
         around = 0.25 * float(np.min(np.diff(measured.x)))  # a spike may be a single point
         mask += [(max(0.0, a.low - around), a.high + around) for a in found]
-    uncertainty, source = _uncertainty(one, measured)
+    uncertainty, source = _uncertainty(one, measured, kind)
     result = target(
         measured.x,
         measured.y,
@@ -114,6 +114,34 @@ def _settings(file, options) -> TargetSettings:
             near = difflib.get_close_matches(key, known, 1)
             raise ValueError(f"got unknown option {key!r}; needs some of {', '.join(known)}; {f'did you mean {near[0]}?' if near else 'remove it'}")
     return TargetSettings(**({k: v for k, v in options.items() if k != "file"} | {"file": str(file)}))
+
+
+def _in_q(measured, one):
+    """The data with 2theta turned into Q, and refused where neither the file nor the options say which of the two the first column is."""
+    facts = measured.facts
+    axis = facts.axis if one.axis is None else one.axis
+    if one.axis not in (None, "Q", "2theta"):
+        raise ValueError(f"got axis = {one.axis!r}; needs 'Q' or '2theta'; correct it")
+    if one.axis is not None and facts.axis not in (None, one.axis):
+        raise ValueError(
+            f"{measured.path}: got axis = {one.axis!r}, but the header calls the first column {facts.axis}; leave it out or correct the header"
+        )
+    if axis is None and facts.layout == "xye":
+        raise ValueError(
+            f"{measured.path}: got an .xye file that does not say whether its first column is Q or 2theta; pass axis='Q' or axis='2theta'"
+        )
+    if axis != "2theta":
+        return measured
+    wavelength = facts.wavelength if one.wavelength is None else one.wavelength
+    if wavelength is None:
+        raise ValueError(f"{measured.path}: got 2theta without a wavelength; needs one to make Q of it; pass wavelength, A")
+    if not wavelength > 0 or measured.x[-1] > 180:
+        raise ValueError(
+            f"{measured.path}: got wavelength {wavelength} A and 2theta up to {measured.x[-1]:g}; needs a positive one and at most 180 degrees"
+        )
+    q = 4 * np.pi / wavelength * np.sin(np.radians(measured.x) / 2)
+    note = f"2theta turned into Q with the wavelength {wavelength:g} A"
+    return dataclasses.replace(measured, x=q, facts=dataclasses.replace(facts, axis="Q", unit="1/A"), notes=(*measured.notes, note))
 
 
 def _centred(measured, edges):
@@ -148,7 +176,10 @@ def _instrument(one, facts, function, notes) -> dict:
     made = {}
     for name in ("qmin", "qmax", "qdamp", "qbroad"):
         asked, said = getattr(one, name), getattr(facts, name)
-        if asked is not None:
+        if name == "qdamp" and said is not None and (asked == "infer" or (isinstance(asked, Mapping) and "start" not in asked)):
+            made[name] = {"start": said} | ({} if asked == "infer" else dict(asked))
+            notes.append(f"qdamp starts from {said:g} 1/A, of the header")
+        elif asked is not None:
             made[name] = asked
         elif said is not None and not (name == "qdamp" and function in ("T", "RDF")):
             made[name] = said
@@ -164,11 +195,16 @@ def _find_artefacts(measured, function, number_density, square):
     return artefacts.find_artefacts(measured.x, measured.y, function, number_density=number_density, mean_square=square)
 
 
-def _uncertainty(one, measured):
+def _uncertainty(one, measured, kind):
     """Uncertainties for `target`, and where they come from."""
     if isinstance(one.uncertainty, str):
         if one.uncertainty != "noise":
             raise ValueError(f"got uncertainty = {one.uncertainty!r}; needs a number, or 'noise' to estimate it from the data; correct it")
+        if kind == "real":
+            raise ValueError(
+                f"{measured.path}: got uncertainty = 'noise' for a function of r; the noise of a transform is alike in neighbouring points and "
+                "cannot be told from them; pass a number, or guide on the function of Q it was made from"
+            )
         noise = artefacts.estimate_noise(measured.x, measured.y)
         if not float(np.max(noise)) > 0:
             raise ValueError(f"{measured.path}: got data without noise; needs a number as uncertainty; pass one")

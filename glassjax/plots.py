@@ -14,7 +14,7 @@ Q, R = "Q (Å⁻¹)", "r (Å)"
 AXES = {
     "g": (R, "g(r)", "r in A, g(r) dimensionless"),
     "G": (R, "G(r) (Å⁻²)", "r in A, G(r) in 1/A^2"),
-    "G_keen": (R, "G(r), Keen", "r in A, Keen's G(r) in barn (neutrons), electrons^2 (X-rays) or units of the weights"),
+    "G_keen": (R, "G(r), Keen", "r in A, Keen's G(r) in barn (neutrons) or units of the weights"),
     "D": (R, "D(r)", "r in A, D(r) in 1/A^2 times the unit of <b>^2"),
     "T": (R, "T(r)", "r in A, T(r) in 1/A^2 times the unit of <b>^2"),
     "RDF": (R, "RDF(r) (Å⁻¹)", "r in A, RDF(r) in 1/A"),

@@ -48,7 +48,7 @@ class Protocol:
       veto_margin: A, or None; `veto` acts below minimum distance + margin.
       veto_below: A, noise level below which the veto acts.
       density_gain: share of an inferred change of density taken per step, see `breathe`.
-      density_window: A, noise levels between which the cell moves: below, atoms no longer rearrange, and a cell that went on moving would only make up
+      density_window: A, noise levels between which the cell moves: below, atoms no longer rearrange, and a cell that went on moving would make up
         for bond lengths in which data and prior differ.
     """
 

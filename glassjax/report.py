@@ -191,9 +191,11 @@ def _inferred(ensemble, targets) -> dict:
         for name in target.nuisance.inferred:
             column = target.nuisance.names.index(name)
             found[f"{name} of {target.name}"] = told(values[:, column], errors[:, column])
-    if ensemble.last("density_deviation") is not None:
+    if "density_deviation" in ensemble.traces:
         densities = np.array([float(number_density(s)) for s in ensemble.structures])
-        found["number density"] = told(densities, ensemble.last("density_deviation") * densities)
+        errors = ensemble.traces["density_deviation"]
+        known = np.flatnonzero(np.isfinite(errors).any(axis=0))
+        found["number density"] = told(densities, errors[:, known[-1]] * densities if len(known) else None)
     return found
 
 

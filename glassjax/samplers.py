@@ -179,7 +179,9 @@ class Breathe(Sampler):
         density = number_density(moved)
         change = jnp.where(inside, self.gain * jnp.clip(info["density_change"], -LARGEST, LARGEST), 0.0)
         wanted = jnp.clip(density * jnp.exp(change), self.low, self.high)
-        return scaled(moved, density, wanted), info | {"number_density": wanted}
+        # what is told of the density is what was known while it moved
+        error = jnp.where(inside, info["density_deviation"], jnp.nan)
+        return scaled(moved, density, wanted), info | {"number_density": wanted, "density_deviation": error}
 
 
 LARGEST = 0.05  # of the logarithm of the density, inferred in one step, before the gain

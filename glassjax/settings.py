@@ -39,8 +39,11 @@ class TargetSettings:
       background: order of an inferred polynomial, or {order, deviation}.
       partial: "A-B" when the data are one partial.
       isotopes: {element: isotope or {isotope: amount}}.
+      switch: A, over which a bond fades at that cutoff; 0 (the published definition of angles) counts it whole or not at all, 0.3 suits guidance.
       cutoff: bond cutoff of angles and coordination, A, or {"A-B": cutoff}.
       triplet: "O-Si-O", centre in the middle.
+      axis: "Q" or "2theta", where the file does not say what its first column is.
+      wavelength: A, turns 2theta into Q.
       edges: "centre", or "left" where x holds left bin edges that the layout does not announce (half a bin is added).
       columns: which columns of the file hold x, y[, uncertainty], from 0.
       repeated: "refuse" or "mean", for points that share one x.
@@ -71,7 +74,10 @@ class TargetSettings:
     partial: str | tuple | None = None
     isotopes: dict | None = None
     cutoff: float | dict | None = None
+    switch: float | None = None
     triplet: str | None = None
+    axis: str | None = None
+    wavelength: float | None = None
     edges: str = "centre"
     columns: list[int] | None = None
     repeated: str = "refuse"
@@ -81,7 +87,7 @@ class TargetSettings:
 @dataclasses.dataclass(kw_only=True)
 class RestraintSettings:
     """A restraint: ``kind`` "coordination" (low, target or high number of neighbours inside ``cutoff``) or "distance-window" (the ``count`` nearest
-    neighbours between ``low`` and ``high``, A), for the ``pair`` "A-B", centre first."""
+    neighbours between ``low`` and ``high``, A), for the ``pair`` "A-B", centre first; several on one pair need a ``name`` each."""
 
     kind: str
     pair: str
@@ -91,6 +97,7 @@ class RestraintSettings:
     cutoff: float | None = None
     count: int | None = None
     uncertainty: float | None = None
+    name: str | None = None
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -203,16 +210,19 @@ def _restraint(one: RestraintSettings):
     from glassjax.restraints import coordination_restraint, distance_window
 
     kinds = {
-        "coordination": (coordination_restraint, ("low", "target", "high", "cutoff", "uncertainty")),
-        "distance-window": (distance_window, ("low", "high", "count")),
+        "coordination": (coordination_restraint, ("low", "target", "high", "cutoff", "uncertainty", "name"), ("cutoff",)),
+        "distance-window": (distance_window, ("low", "high", "count", "name"), ("low", "high", "count")),
     }
     if one.kind not in kinds:
         raise ValueError(f"got a restraint of kind {one.kind!r}; needs one of {', '.join(kinds)}; correct it")
-    make, names = kinds[one.kind]
+    make, names, needed = kinds[one.kind]
     given = {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name not in ("kind", "pair")}
     strange = [name for name, value in given.items() if value is not None and name not in names]
     if strange:
         raise ValueError(f"got {', '.join(strange)} in a restraint of kind {one.kind}; needs some of {', '.join(names)}; remove the others")
+    missing = [name for name in needed if given[name] is None]
+    if missing:
+        raise ValueError(f"got a restraint of kind {one.kind} on {one.pair} without {', '.join(missing)}; needs a value for each; add it")
     values = {name: given[name] for name in names if given[name] is not None}
     return Restrain(make=make, pair=one.pair, values=values)
 

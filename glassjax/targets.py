@@ -88,11 +88,23 @@ def _real_space(x, y, composition, function, number_density, weights, isotopes, 
     if function in ("G_keen", "D", "T"):
         square = float(mean_square(fractions, weights, isotopes=isotopes))
     shape = {"g": 1.0, "G_keen": 1.0, "RDF": 4 * math.pi * number_density * x**2}.get(function, 4 * math.pi * number_density * x)
-    qmax = instrument.get("qmax")
-    if qmax is None:  # the Q that the width resolves, or the sampling
-        width = instrument.get("width")
-        qmax = min(3.79 / (2.3548 * (0.15 if width is None else width)), math.pi / float(np.min(np.diff(x))))
+    qmax = _resolved(x, instrument["width"], instrument["qmax"])
     return observable, DEFAULT_UNCERTAINTY * square * shape * np.ones(len(x)), (x[-1] - x[0]) * qmax / math.pi
+
+
+def _resolved(r, width, qmax) -> float:
+    """Highest Q that a function of r holds, 1/A: as measured, or what its width resolves; at most what its points can show."""
+    if qmax is None:
+        qmax = 3.79 / (2.3548 * (0.15 if width is None else width))
+    return min(qmax, math.pi / float(np.median(np.diff(r))))
+
+
+def _thinned_r(r: np.ndarray, qmax: float) -> np.ndarray:
+    """The data's own r, or an even grid of spacing pi / (2 Qmax) where they are more than twice as dense: they hold no finer detail."""
+    spacing = math.pi / (2 * qmax)
+    if np.median(np.diff(r)) >= 0.5 * spacing:
+        return r
+    return np.linspace(r[0], r[-1], math.ceil((r[-1] - r[0]) / spacing) + 1)
 
 
 def _thinned(q: np.ndarray, rmax: float) -> np.ndarray:
@@ -174,12 +186,13 @@ def target(
     isotopes: Mapping | None = None,
     cutoff=None,
     triplet: str | None = None,
+    switch: float | None = None,
     name: str | None = None,
 ) -> Target:
     """Build a target from columns of data.
 
     Args:
-      x: [m] r in A, Q in 1/A, angle in degrees, or coordination number.
+      x: [m] r in A (thinned to pi / (2 Qmax) where more than twice as dense), Q in 1/A, angle in degrees, or coordination number.
       y: [m] values of ``function``.
       composition: symbols per atom, or a mapping element -> amount.
       function: "g", "G", "G_keen", "D", "T", "RDF"; "S", "F_keen", "Q(S-1)", "I"; "ADF" (density per radian); or "coordination distribution".
@@ -207,6 +220,7 @@ def target(
       partial: a pair of elements when the data are one partial; the pair of a coordination distribution.
       isotopes: {element: isotope or mixture}.
       cutoff: bond cutoff of angles or coordination, A, a number or a mapping of pairs.
+      switch: A, over which a bond fades at its cutoff, see `angle_distribution`; by default 0 for angles, 0.3 for coordination.
       triplet: "O-Si-O", centre in the middle; None for all angles.
       name: of the target in files.
 
@@ -236,13 +250,14 @@ def target(
         seen = _Window(x, composition, function, weights, isotopes, rmax, window)
     elif function in RECIPROCAL:
         seen = _Window(x, {"X": 1.0}, function, "number", None, rmax, window)
+    spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
+    y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform, or a thinner grid: a line bridges what is masked
     if seen is not None:
         grid = seen.points
-        spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
-        y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform: a straight line bridges what is masked
         y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     else:
-        grid = x
+        grid = x if function not in REAL_SPACE else _thinned_r(x, _resolved(x, width, qmax))
+        y, uncertainty = np.interp(grid, x, y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     keep = keep_ranges(grid, xmin=xmin, xmax=xmax, masked_intervals=mask)
     at, y, uncertainty = grid[keep], y[keep], None if uncertainty is None else uncertainty[keep]
     if function in REAL_SPACE:
@@ -255,7 +270,7 @@ def target(
         observable = seen.observable(keep, composition, **options)
         default, independent = DEFAULT_UNCERTAINTY * np.abs(seen.factor[keep]), (at[-1] - at[0]) * rmax / math.pi
     else:
-        observable, default, independent = _local(at, y, composition, function, cutoff, triplet, partial, width)
+        observable, default, independent = _local(at, y, composition, function, cutoff, switch, triplet, partial, width)
     anchor = np.ones(len(at)) if function in ("g", "S") else np.zeros(len(at))
     reference = seen.level[keep] if function == "I" else anchor
     spread = float(np.abs(y - reference).max())
@@ -279,14 +294,20 @@ def target(
     return Target(observable=observable, nuisance=shown, independent=float(min(independent, len(at))), name=label, **arrays)
 
 
-def _local(x, y, composition, function, cutoff, triplet, partial, width):
+def _local(x, y, composition, function, cutoff, switch, triplet, partial, width):
     """Observable of an angular or coordination target, default uncertainty, independent points."""
     if cutoff is None:
         raise ValueError(f"got {function} without a bond cutoff; needs one in angstrom, or one per pair of elements; pass cutoff")
     if function == "ADF":
-        observable = angle_distribution(x, composition, triplet=triplet, cutoff=cutoff, **({} if width is None else {"width": width}))
         spread = 0.1 if width is None else width
+        observable = angle_distribution(x, composition, triplet=triplet, cutoff=cutoff, width=spread, switch=0.0 if switch is None else switch)
         return observable, DEFAULT_UNCERTAINTY * max(1.0, float(np.abs(y).max())) * np.ones(len(x)), np.radians(x[-1] - x[0]) / (2 * spread)
     if partial is None:
         raise ValueError("got a coordination distribution without its pair; needs one; pass partial=('Si', 'O')")
-    return coordination_distribution(partial, x, composition, cutoff=cutoff), DEFAULT_UNCERTAINTY * np.ones(len(x)), float(len(x))
+    if isinstance(cutoff, Mapping):
+        found = [cutoff[p] for p in (tuple(partial), tuple(partial)[::-1]) if p in cutoff]
+        if not found:
+            raise ValueError(f"got cutoffs of {', '.join('-'.join(p) for p in cutoff)}; needs one of {'-'.join(partial)}; add it")
+        cutoff = found[0]
+    observable = coordination_distribution(partial, x, composition, cutoff=cutoff, switch=0.3 if switch is None else switch)
+    return observable, DEFAULT_UNCERTAINTY * np.ones(len(x)), float(len(x))

@@ -46,6 +46,21 @@ def silica():
 # --- the model --------------------------------------------------------------------------------------------------------------------------------
 
 
+def test_displacement_damps_about_the_level(x64):
+    """y = a + k (l + exp(-Q^2 B / 8 pi^2) (f - l) - a): a scale moves the self term of an intensity, its displacement does not."""
+    q = np.linspace(0.5, 12.0, 40)
+    terms = nuisance.nuisance(q, scale="infer", displacement=dict(start=0.5))
+    assert terms.names == ("scale", "displacement") and terms.inferred == ["scale", "displacement"]
+    f, level, anchor, values = jnp.asarray(3 + np.sin(q)), 3 * jnp.ones(40), jnp.zeros(40), jnp.array([1.1, 0.8])
+    damping = np.exp(-(q**2) * 0.8 / (8 * np.pi**2))
+    apply = lambda v: terms.apply(jnp.asarray(q), f, level, anchor, v)  # noqa: E731
+    np.testing.assert_allclose(apply(values), 1.1 * (3 + damping * np.sin(q)), rtol=1e-12)
+    jacobian, h = jax.jacfwd(apply)(values), 1e-6
+    for k in range(2):
+        step = h * np.eye(2)[k]
+        np.testing.assert_allclose(jacobian[:, k], (apply(values + step) - apply(values - step)) / (2 * h), atol=1e-7)
+
+
 @pytest.mark.parametrize("seen", [None, np.cumsum])
 def test_closed_form_and_gradients(x64, seen):
     """y = a + k exp(-(q x)^2 / 2) (f - a) + sum c_n P_n, its derivatives with the curve and with every parameter against differences."""

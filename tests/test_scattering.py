@@ -228,7 +228,7 @@ def test_bad_real_space(composition, options, message):
         (["Si", "O"], dict(function="S_AL"), "pair"),
         (["Si"], dict(function="S_NN"), "exactly two"),
         (["Si", "O"], dict(function="I", partial=("Si", "O")), "partial of I"),
-        (["Si"], dict(displacement=1.0), "displacement"),
+        (["Si", "O"], dict(function="S_NN", displacement=1.0), "displacement"),
         (["Si"], dict(qdamp=-0.1), "qdamp"),
         (["Si"], dict(function="g"), "structure_factor makes"),
         (["Si", "O"], dict(function="S_AL", partial=("Si", "C")), "not in"),

@@ -71,9 +71,9 @@ def _check_axis(measured: Measured, function: str) -> None:
 
 
 def _check_unit_q(measured: Measured, function: str) -> None:
-    """The first sharp peak of condensed matter lies below about 4 1/A; one beyond 9 on an axis to 45 or more is in other units."""
+    """The first sharp peak of condensed matter lies below about 4 1/A; one beyond 9 is in other units."""
     x, y = measured.x, measured.y
-    if x[-1] <= 45 or x[0] > 9 or measured.facts.left_edges:
+    if x[-1] <= 15 or x[0] > 9 or measured.facts.left_edges:
         return
     keep = (x > 0) & (x <= max(0.6 * x[-1], 40.0))
     level = np.median(y[x > x[-1] / 2]) if function in ("S", "I") else 0.0

@@ -72,7 +72,7 @@ def pair_distribution(
     r = np.asarray(r, dtype=float)
     if weights == "xray" and qmax is not None and termination is None and partial is None:
         termination = "sharp"
-    width = _check(r, function, width, partial, qmin, qmax, termination, qdamp, qbroad)
+    width = _check(r, function, weights, width, partial, qmin, qmax, termination, qdamp, qbroad)
     r = np.maximum(r, 1e-3)
     fractions = fractions_of(composition)
     c = np.array(list(fractions.values()))
@@ -106,12 +106,14 @@ def pair_distribution(
     return observable(r, rows * square, level * square, background * square, power, function, weights, fractions, rmax, text)
 
 
-def _check(r, function, width, partial, qmin, qmax, termination, qdamp, qbroad) -> float:
+def _check(r, function, weights, width, partial, qmin, qmax, termination, qdamp, qbroad) -> float:
     """Validate the arguments of `pair_distribution`; returns the width."""
     if function not in REAL_SPACE:
         raise ValueError(f"function is {function!r}; pair_distribution makes {', '.join(REAL_SPACE)}")
     if partial is not None and function not in ("g", "G", "RDF"):
         raise ValueError(f"got a partial of {function}; needs 'g', 'G' or 'RDF', which have no scattering lengths in them")
+    if weights == "xray" and function in ("G_keen", "D", "T"):
+        raise ValueError(f"got {function} with X-ray weights; <f(Q)>^2 has no single value in r: needs 'g', 'G' or 'RDF', or weights='Z'")
     if r.ndim != 1 or len(r) < 2 or not (np.diff(r) > 0).all() or r[0] < 0:
         raise ValueError("r must be one-dimensional, ascending and not negative, in angstrom")
     if termination is not None and termination not in TERMINATIONS:
