@@ -16,9 +16,12 @@ import numpy as np
 import glassjax
 from glassjax.elements import mass_density
 from glassjax.measurements import read_target
+from glassjax.report import fit_curves
+from glassjax.targets import chi_squared, r_factor
 
 HERE = Path(__file__).parent
-CUTOFF = {("Si", "O"): 2.1}
+REACH = 1.95  # A, of a bond: where the counts of the measured g(r) end too
+CUTOFF = {("Si", "O"): REACH}
 
 
 def describe(structure) -> dict:
@@ -31,7 +34,7 @@ def describe(structure) -> dict:
     silicon = symbols[i] == "Si"
     found = dict(
         density=mass_density(structure.symbols, float(glassjax.number_density(structure))),
-        bond=float(d[silicon].mean()),
+        bond=float(np.median(d[silicon])),
         bond_deviation=float(d[silicon].std()),
         silicon_coordination=float(silicon.sum() / (symbols == "Si").sum()),
         oxygen_coordination=float((~silicon).sum() / (symbols == "O").sum()),
@@ -56,7 +59,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--density", type=float, default=2.05, help="start, g/cm3")
     parser.add_argument("--qmax", type=float, default=30.0)
-    parser.add_argument("--uncertainty", type=float, default=0.005, help="barn/sr/atom; the file's own is the counting error, 20 times smaller")
+    parser.add_argument("--uncertainty", type=float, default=0.002, help="barn/sr/atom, 0.7 %% of <b>^2; the file's own is the counting error, several times smaller")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--data", default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--out", default=None)
@@ -65,7 +68,7 @@ def main():
     file = Path(arguments.data) / "silica" / "sio2_nimrod_fq.mint01"
     symbols = glassjax.parse_composition("SiO2", arguments.atoms)
     density = glassjax.check_density(symbols, mass_density=arguments.density)
-    options = dict(weights="neutron", scale="infer", qmin=0.4, qmax=arguments.qmax, uncertainty=arguments.uncertainty)
+    options = dict(weights="neutron", scale="infer", displacement="infer", qmin=0.4, qmax=arguments.qmax, uncertainty=arguments.uncertainty)
     target, facts = read_target(file, symbols=symbols, number_density=density, **options)
     print(
         f"{file.name}: {facts['function']}; {'; '.join(facts['notes'])}; {facts['points_used']} points, {facts['independent_points']:.0f} independent"
@@ -86,9 +89,10 @@ def main():
         inputs=dict(targets=[facts]),
     )
     rows = [describe(s) for s in result.structures]
-    ratios, scales = result.ensemble.last("r_factor")[:, 0], result.ensemble.last("nuisance")[:, 0]
-    for row, ratio, scale in zip(rows, ratios, scales, strict=True):
-        row |= dict(r_factor=float(ratio), scale=float(scale))
+    models = fit_curves(result.ensemble, result.targets)[0]
+    for row, model, values in zip(rows, models, result.ensemble.last("nuisance"), strict=True):
+        row |= dict(r_factor=float(r_factor(target, model)), chi_squared=float(chi_squared(target, model)))
+        row |= dict(zip(target.nuisance.names, map(float, values), strict=True))
     seconds = time.monotonic() - started
     summary = {key: dict(mean=float(np.mean([r[key] for r in rows])), spread=float(np.std([r[key] for r in rows], ddof=1))) for key in rows[0]}
     for key, value in summary.items():

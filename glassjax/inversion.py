@@ -115,7 +115,7 @@ def invert(
       method: changes the protocol's guidance.
       strength: changes the protocol's; 1 is as strong as the data say.
       init: structure file (one frame for all replicas, or one each), or structures; by default random packings.
-      minimum_distance: A, one number or one per pair; by default 0.95 x the shortest distance of the prior's
+      minimum_distance: A, one number or one per pair; by default 0.9 x the shortest distance of the prior's
         training cells, or 0.9 x the sum of covalent radii where its card does not say.
       chunk: replicas per compiled call; memory grows with it.
       out: folder for results and checkpoints; None to keep nothing.

@@ -17,7 +17,7 @@ from glassjax.samplers import breathe, predictor_corrector, probability_flow, re
 from glassjax.targets import Target
 
 LADDERS = {"geometric": noise.geometric, "linear": noise.linear, "karras": noise.karras}
-KNOWN_SCALE = 0.95  # of the shortest distance met in training
+KNOWN_SCALE = 0.9  # of the shortest distance met in training
 SAMPLERS = ("reverse-sde", "probability-flow")
 
 
@@ -73,8 +73,8 @@ class Protocol:
     apart_margin: float | None = 0.1
     veto_margin: float | None = 0.05
     veto_below: float = 0.12
-    density_gain: float = 0.2
-    density_window: tuple[float, float] = (0.2, 1.0)
+    density_gain: float = 0.1
+    density_window: tuple[float, float] = (0.15, 1.0)
 
 
 PROTOCOLS = {
@@ -159,7 +159,7 @@ def minimum_distances(
 ) -> dict[tuple[str, str], float]:
     """Minimum distance of each pair of elements, A.
 
-    ``values`` where given; else 0.95 x the shortest distance that the prior was trained on, where ``known`` says it (``shortest_distance`` of its
+    ``values`` where given; else 0.9 x the shortest distance that the prior was trained on, where ``known`` says it (``shortest_distance`` of its
     card); else ``scale`` x the sum of covalent radii (Cordero 2008, as in ASE).
 
     Raises:

@@ -166,7 +166,7 @@ def test_local_targets(tmp_path):
     assert x[0] == 60.0 and not ((x > 80) & (x < 90)).any()
     np.testing.assert_allclose(curve(target.observable, s), target.data, atol=1e-5)
     path = write(tmp_path, rows(numbers, curve(coordination_distribution(("Si", "Si"), numbers, SILICON, cutoff=3.0), s)))
-    target, record = read_target(path, function="coordination distribution", partial="Si-Si", **options)
+    target, record = read_target(path, function="coordination distribution", partial="Si-Si", **(options | {"cutoff": {"Si-Si": 3.0}}))
     np.testing.assert_allclose(curve(target.observable, s), target.data, atol=1e-5)
     for function, more, expected in (
         ("ADF", dict(cutoff=None), "cutoff"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import allow_rank_promotion, packing, tiny_prior  # noqa: F401
 
-from glassjax import guidance, inversion, nuisance, samplers
+from glassjax import guidance, inversion, nuisance, samplers, settings
 from glassjax import structure as st
 from glassjax._pytree import frozen
 from glassjax.inversion import invert
@@ -266,3 +266,18 @@ X = dict(composition=["Si"], number_density=0.05, function="g")
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(kind="coordination", pair="Si-O", target=4.0), "without cutoff"),
+        (dict(kind="distance-window", pair="Si-O", low=1.5), "without high, count"),
+        (dict(kind="coordination", pair="Si-O", target=4.0, cutoff=2.2, count=4), "count"),
+        (dict(kind="magnetic", pair="Si-O"), "magnetic"),
+    ],
+)
+def test_bad_restraints(given, message):
+    run = settings.RunSettings(restraint=[settings.RestraintSettings(**given)])
+    with pytest.raises(ValueError, match=message):
+        settings.invert_options(run)

@@ -396,15 +396,16 @@ def test_pseudo_inverse_converges_to_the_closed_form(x64, quick_compile, monkeyp
 
 
 def test_gradient_method_equals_automatic_differentiation(x64, quick_compile):
-    """-(w / sum_c n_c) d/dx0 sum_c n_c^2 for two targets."""
+    """-(w / sum_c n_c) d/dx0 sum_c n_c^2 for two targets, n_c the norm of a residual times the root of the target's weight."""
     s, sigma, w = mixture(), 0.3, 0.7
-    score = guidance.posterior(Repulsion(), targets(), method="gradient", strength=w).fit(s)
+    weighted = [dataclasses.replace(t, weight=jnp.asarray(k)) for t, k in zip(targets(), (1.0, 2.5), strict=True)]
+    score = guidance.posterior(Repulsion(), weighted, method="gradient", strength=w).fit(s)
     base = score.score(s, sigma)[0]
     fitted = [t.fit(s, margin=14.0) for t in score.targets]
     estimate = s.positions + sigma**2 * base
 
     def norms(p):
-        return jnp.stack([jnp.linalg.norm(t.data - t.observable(dataclasses.replace(s, positions=p))) for t in fitted])
+        return jnp.stack([jnp.sqrt(t.weight) * jnp.linalg.norm(t.data - t.observable(dataclasses.replace(s, positions=p))) for t in fitted])
 
     expected = -w / jnp.sum(norms(estimate)) * jax.jit(jax.grad(lambda p: jnp.sum(norms(p) ** 2)))(estimate)
     got = score(s, jnp.float64(sigma))[0] - base
