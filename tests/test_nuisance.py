@@ -175,7 +175,7 @@ class Told(Flat):
     change: jax.Array
 
     def __call__(self, s, sigma):
-        return jnp.zeros_like(s.positions), {"density_change": self.change}
+        return jnp.zeros_like(s.positions), {"density_change": self.change, "density_deviation": jnp.float32(0.02)}
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,12 @@ class Told(Flat):
 )
 def test_breathe_scales_cell_and_positions(silica, change, sigma, expected):
     """A fifth of the change (at most 5 %) per step, inside the window; fractional coordinates stay."""
-    wide = samplers.breathe(samplers.probability_flow(), nuisance.density(RHO))
+    wide = samplers.breathe(samplers.probability_flow(), nuisance.density(RHO), gain=0.2)
     end, info = wide.step(jax.random.key(0), silica, Told(change=jnp.float32(change)), jnp.float32(1.1 * sigma), jnp.float32(sigma))
     assert float(jnp.log(st.number_density(end) / RHO)) == pytest.approx(expected, abs=2e-6)
     assert float(info["number_density"]) == pytest.approx(RHO * np.exp(expected), rel=1e-6)
+    # what is known of the density is told only while it moves
+    np.testing.assert_allclose(info["density_deviation"], 0.02 if expected else np.nan, rtol=1e-6)
     before, after = (st.fractional(s.positions, s.cell) for s in (silica, end))
     np.testing.assert_allclose(after, before, atol=1e-6)
     narrow = samplers.breathe(samplers.probability_flow(), nuisance.density(RHO, dict(bounds=(0.9995 * RHO, 1.0005 * RHO))))
