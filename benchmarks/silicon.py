@@ -145,8 +145,8 @@ def first_minimum(structures) -> float:
 def experiment_row(arguments) -> dict:
     """Invert the measured S(Q), guided on S(Q) directly."""
     from glassjax.analysis import coordination_numbers
-    from glassjax.report import curve
     from glassjax.measurements import read_target
+    from glassjax.report import curve
     from glassjax.targets import r_factor
 
     atoms = arguments.atoms or (64 if arguments.smoke else 216)
