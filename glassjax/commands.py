@@ -160,7 +160,8 @@ def train(options) -> int:
         raise ValueError(f"{out} is already there; needs a new name: pass --resume to continue that training, or another --out")
     structures = read_structures(options.structures, options.elements)
     elements = tuple(options.elements) if options.elements else structures[0].elements
-    network = make_network(dict(name=options.network, options=dict(elements=len(elements))))
+    shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))
+    network = make_network(dict(name=options.network, options=shape))
     record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
     settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed, strain=options.strain)
     progress = Progress()

@@ -90,7 +90,8 @@ class Posterior:
         curves, jacobian, strain, needed = self._linearize(estimate)
         scale = jnp.concatenate([jnp.sqrt(t.weight * self.strength) / t.uncertainty for t in self.targets])
         spread = sigma**2 / (1.0 + (sigma / self.prior_width) ** 2)
-        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * factors(self.targets, [t.nuisance.start for t in self.targets]))[None]
+        started = factors(self.targets, [t.nuisance.start for t in self.targets])
+        rows = jacobian.reshape(-1, jacobian.shape[-1]) * (scale * started)[None]
         system = jnp.eye(len(scale), dtype=rows.dtype) + spread * rows.T @ rows
         factor = (jnp.linalg.cholesky(system), True)
         values, found = infer(self.targets, self.density, self._places, estimate, curves, strain, scale=scale, factor=factor, spread=spread)
@@ -99,7 +100,7 @@ class Posterior:
         if "shift" in found:
             residual = residual - found.pop("shift")
         # the push in the units of the values found; the system keeps those of their start
-        rows = rows * (factors(self.targets, values) / factors(self.targets, [t.nuisance.start for t in self.targets]))[None]
+        rows = rows * (factors(self.targets, values) / started)[None]
         pull = spread / sigma**2 * jax.scipy.linalg.cho_solve(factor, residual)
         pushes = jnp.stack([(rows[:, a:b] @ pull[a:b]).reshape(-1, 3) for a, b in self._ends()])
         return models, pushes, needed | found

@@ -19,7 +19,6 @@ from glassjax.observables.weights import fractions_of, mean_square
 from glassjax.settings import RunSettings, TargetSettings
 from glassjax.targets import FUNCTIONS, Target, target
 
-RADIATION = {"neutron": "neutron", "xray": "xray"}
 FEWEST = 16  # points, to tell artefacts from shape
 # options that belong to one kind of function alone
 OWN = {
@@ -159,7 +158,7 @@ def _centred(measured, edges):
 
 def _weights(one, measured, function, symbols, file):
     """The weights asked for, those of the radiation that the header names, or None; contradictions are refused."""
-    said = RADIATION.get(measured.facts.radiation)
+    said = measured.facts.radiation
     if one.weights in ("neutron", "xray") and said not in (None, one.weights):
         raise ValueError(
             f"{file}: got weights {one.weights!r}, but the header says {measured.facts.radiation}; pass weights={said!r} or correct the header"

@@ -209,7 +209,7 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
         near = (d[0] ** 2 + d[1] ** 2 + d[2] ** 2 < spec.cutoff**2) & valid
         hits.append(near & (partner != owners) if shift == (0, 0, 0) else near)
     near = jnp.concatenate(hits, axis=1)
-    slots, mask, degree = _compact(near, spec.capacity)
+    slots, mask, degree = compact(near, spec.capacity)
     most, total = jnp.max(degree), jnp.sum(degree)
     width = f[0].shape[1]
     column, which = slots % width, slots // width
@@ -271,7 +271,7 @@ def _cell_list(grid: tuple[int, int, int]):
     return partition.cell_list(np.array(grid, dtype=float), 1.0)
 
 
-def _compact(near: jax.Array, capacity: int):
+def compact(near: jax.Array, capacity: int):
     """Columns of the first ``capacity`` true entries per row: a binary search in the running count (gathers only, no serial scatter)."""
     count = jnp.cumsum(near, axis=1, dtype=jnp.int32)
     wanted = jnp.arange(1, capacity + 1, dtype=jnp.int32)

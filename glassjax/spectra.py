@@ -74,9 +74,8 @@ def _one(observables, structure, specs):
     curves, needed, specs = [], [], list(specs)
     pairs = [o for o in observables if isinstance(o, PairObservable)]
     if pairs:
-        graph = build(structure, specs.pop(0))
-        counts = histogram.deposit(structure, graph, max(o.points for o in pairs))
-        needed.append(graph.needed)
+        counts, listed = histogram.pair_histogram(structure, specs.pop(0), max(o.points for o in pairs))
+        needed.append(listed)
     for one in observables:
         if isinstance(one, PairObservable):
             curves.append(one.from_histogram(structure, counts))

@@ -99,20 +99,15 @@ def _resolved(r, width, qmax) -> float:
     return min(qmax, math.pi / float(np.median(np.diff(r))))
 
 
-def _thinned_r(r: np.ndarray, qmax: float) -> np.ndarray:
-    """The data's own r, or an even grid of spacing pi / (2 Qmax) where they are more than twice as dense: they hold no finer detail."""
-    spacing = math.pi / (2 * qmax)
-    if np.median(np.diff(r)) >= 0.5 * spacing:
-        return r
-    return np.linspace(r[0], r[-1], math.ceil((r[-1] - r[0]) / spacing) + 1)
+def _thinned(x: np.ndarray, reach: float, share: float) -> np.ndarray:
+    """The data's own x, or an even grid of spacing pi / (2 reach) where theirs is below that ``share`` of it.
 
-
-def _thinned(q: np.ndarray, rmax: float) -> np.ndarray:
-    """The data's own Q, or an even grid of spacing pi / (2 rmax) where they are denser: a curve windowed at rmax holds no finer detail."""
-    spacing = math.pi / (2 * rmax)
-    if np.median(np.diff(q)) >= 0.8 * spacing:
-        return q
-    return np.linspace(q[0], q[-1], math.ceil((q[-1] - q[0]) / spacing) + 1)
+    ``reach`` is the highest conjugate variable (rmax of a function of Q, Qmax of one of r): the curve holds no finer detail.
+    """
+    spacing = math.pi / (2 * reach)
+    if np.median(np.diff(x)) >= share * spacing:
+        return x
+    return np.linspace(x[0], x[-1], math.ceil((x[-1] - x[0]) / spacing) + 1)
 
 
 class _Window:
@@ -120,7 +115,7 @@ class _Window:
 
     def __init__(self, x, composition, function, weights, isotopes, rmax, window):
         self.x, self.rmax, self.window = x, rmax, window
-        self.points = _thinned(x, rmax)
+        self.points = _thinned(x, rmax, 0.8)
         options = dict(weights=weights, isotopes=isotopes)
         self.before = reduced_from(x, function, composition, **options)
         self.level, self.factor = reduced_from(self.points, function, composition, **options)
@@ -256,7 +251,7 @@ def target(
         grid = seen.points
         y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     else:
-        grid = x if function not in REAL_SPACE else _thinned_r(x, _resolved(x, width, qmax))
+        grid = x if function not in REAL_SPACE else _thinned(x, _resolved(x, width, qmax), 0.5)
         y, uncertainty = np.interp(grid, x, y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     keep = keep_ranges(grid, xmin=xmin, xmax=xmax, masked_intervals=mask)
     at, y, uncertainty = grid[keep], y[keep], None if uncertainty is None else uncertainty[keep]

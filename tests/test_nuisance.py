@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import allow_rank_promotion, packing, tiny_prior  # noqa: F401
+from tiny import ZeroScore, allow_rank_promotion, packing, tiny_prior  # noqa: F401
 
 from glassjax import guidance, inversion, nuisance, samplers, settings
 from glassjax import structure as st
@@ -21,20 +21,6 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 ELEMENTS, RHO, ATOMS = ("Si", "O"), 0.06, 48
 R, Q, ANGLES = np.linspace(0.5, 8.0, 60), np.linspace(1.0, 12.0, 40), np.linspace(10.0, 175.0, 34)
 SMALL = dict(number_density=RHO, weights="neutron")
-
-
-@frozen
-class Flat:
-    """A score of zero: the estimate is the structure itself."""
-
-    def fit(self, s):
-        return self
-
-    def grown(self, info):
-        return self
-
-    def __call__(self, s, sigma):
-        return jnp.zeros_like(s.positions), {}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +106,7 @@ def called(score, s, sigma):
 
 
 def infer(silica, targets, **options):
-    score = guidance.posterior(Flat(), targets, **options).fit(silica)
+    score = guidance.posterior(ZeroScore(), targets, **options).fit(silica)
     push, info = called(score, silica, jnp.float32(1e-3))
     return np.asarray(push), {k: np.asarray(v) for k, v in info.items()}
 
@@ -169,7 +155,7 @@ def test_density_change_of_a_scaled_structure(silica, stretch):
 
 
 @frozen
-class Told(Flat):
+class Told(ZeroScore):
     """A score of zero that says how the density should change."""
 
     change: jax.Array

@@ -7,28 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import ZeroScore
 
 from glassjax import structure as st
-from glassjax._pytree import frozen, replace
+from glassjax._pytree import replace
 from glassjax.neighbors import build, neighbor_spec
 from glassjax.observables.coordination import coordination_number
 from glassjax.restraints import coordination_restraint, distance_window
 
 ELEMENTS = ("Si", "O")
-
-
-@frozen
-class Zero:
-    """A score of nothing."""
-
-    def fit(self, s):
-        return self
-
-    def grown(self, info):
-        return self
-
-    def __call__(self, s, sigma):
-        return jnp.zeros_like(s.positions), {}
 
 
 def silica(units=12):
@@ -96,7 +83,7 @@ CASES = {
 def test_repeated_steps_lower_the_violation(name, quick_compile):
     start, (make, violation), left = CASES[name]
     s, sigma = start(), jnp.float32(0.2)
-    score = make(Zero()).fit(s)
+    score = make(ZeroScore()).fit(s)
 
     def step(positions, _):
         push, info = score(replace(s, positions=positions), sigma)
@@ -112,7 +99,7 @@ def test_repeated_steps_lower_the_violation(name, quick_compile):
 
 def test_coordination_push_is_the_formula_with_gradients_by_autodiff(x64, quick_compile):
     s, sigma, u = silica(6), 0.35, 0.3
-    score = coordination_restraint(Zero(), "Si-O", ELEMENTS, low=3.0, high=3.5, cutoff=2.0, switch=0.8, uncertainty=u, fade=0.4).fit(s)
+    score = coordination_restraint(ZeroScore(), "Si-O", ELEMENTS, low=3.0, high=3.5, cutoff=2.0, switch=0.8, uncertainty=u, fade=0.4).fit(s)
     observable = coordination_number(ELEMENTS, ["Si-O"], cutoff=2.0, switch=0.8)
 
     def numbers(positions):
@@ -140,7 +127,7 @@ MADE = {
 def test_pushes_turn_with_the_structure_and_follow_the_order_of_atoms(name, x64, quick_compile):
     s, order = silica(8), np.random.default_rng(0).permutation(24)
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-    run = jax.jit(MADE[name](Zero()).fit(s))
+    run = jax.jit(MADE[name](ZeroScore()).fit(s))
     push, _ = run(s, 0.3)
     moved, _ = run(replace(s, positions=(s.positions @ turn)[order], cell=s.cell @ turn, species=s.species[order]), 0.3)
     np.testing.assert_allclose(moved, (push @ turn)[order], atol=1e-9)
@@ -151,9 +138,9 @@ def test_pushes_turn_with_the_structure_and_follow_the_order_of_atoms(name, x64,
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: coordination_restraint(Zero(), None, ("Si",), low=3, high=5, cutoff=2.9),
-        lambda: coordination_restraint(Zero(), "Si-Si", ("Si",), target=4, cutoff=2.9),
-        lambda: distance_window(Zero(), "Si-Si", ("Si",), low=2.2, high=2.5, count=4),
+        lambda: coordination_restraint(ZeroScore(), None, ("Si",), low=3, high=5, cutoff=2.9),
+        lambda: coordination_restraint(ZeroScore(), "Si-Si", ("Si",), target=4, cutoff=2.9),
+        lambda: distance_window(ZeroScore(), "Si-Si", ("Si",), low=2.2, high=2.5, count=4),
     ],
 )
 def test_nothing_moves_inside_the_window(make, quick_compile):
@@ -167,7 +154,7 @@ def test_nothing_moves_inside_the_window(make, quick_compile):
 
 def test_restraints_stack_report_their_own_capacity_and_grow(quick_compile):
     s = silica(6)
-    inner = distance_window(Zero(), "Si-O", ELEMENTS, low=1.5, high=1.8, count=4).fit(s)
+    inner = distance_window(ZeroScore(), "Si-O", ELEMENTS, low=1.5, high=1.8, count=4).fit(s)
     inner = replace(inner, spec=dataclasses.replace(inner.spec, capacity=2))
     score = coordination_restraint(inner, "Si-O", ELEMENTS, target=4, cutoff=2.0)
     score = replace(score, spec=dataclasses.replace(score.fit(s).spec, capacity=1))
@@ -181,11 +168,11 @@ def test_restraints_stack_report_their_own_capacity_and_grow(quick_compile):
 
 
 def bond(**changes):
-    return coordination_restraint(Zero(), **(dict(pair="Si-O", elements=ELEMENTS, target=4, cutoff=2.0) | changes))
+    return coordination_restraint(ZeroScore(), **(dict(pair="Si-O", elements=ELEMENTS, target=4, cutoff=2.0) | changes))
 
 
 def window(**changes):
-    return distance_window(Zero(), **(dict(pair="Si-O", elements=ELEMENTS, low=1.5, high=1.8, count=4) | changes))
+    return distance_window(ZeroScore(), **(dict(pair="Si-O", elements=ELEMENTS, low=1.5, high=1.8, count=4) | changes))
 
 
 @pytest.mark.parametrize(

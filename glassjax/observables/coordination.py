@@ -115,7 +115,7 @@ def bonded(graph: Graph, near: jax.Array, capacity: int | None) -> Graph:
     """The graph of the edges in ``near`` [n, k] (symmetric), in ``capacity`` slots; every displacement NaN if an atom has more."""
     if capacity is None or graph.neighbors.shape[1] <= capacity:
         return graph
-    slots, mask, degree = neighbors._compact(near & graph.mask, capacity)
+    slots, mask, degree = neighbors.compact(near & graph.mask, capacity)
     index = jnp.where(mask, jnp.take_along_axis(graph.neighbors, slots, axis=1), jnp.arange(slots.shape[0], dtype=jnp.int32)[:, None])
     d = jnp.take_along_axis(graph.displacements, slots[..., None], axis=1)
     d = jnp.where(mask[..., None], d, jnp.array([graph.cutoff, 0.0, 0.0], d.dtype))
