@@ -1,9 +1,13 @@
-"""The command line: demo, identify, invert, generate, train, melt-quench, spectra, convert. Heavy imports happen inside `commands`."""
+"""The command line: demo, identify, invert, generate, train, melt-quench, label, exafs-table, train-surrogate, spectra, convert.
+
+Heavy imports happen inside the modules that run the commands.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import os
 import platform
 import re
@@ -16,16 +20,20 @@ WINDOWS = ("cosine", "lorch", "none")
 TERMINATIONS = ("sharp", "lorch", "soper-barney")
 TARGETS = ("g", "G", "G_keen", "D", "T", "RDF", "S", "F_keen", "Q(S-1)", "I", "ADF", "coordination distribution")
 COMPUTED = (*TARGETS, "S_AL", "S_NN", "S_NC", "S_CC")
+ABSORPTION = ("chi(k)", "chi(R)", "mu(E)")
+ABSORPTION_WINDOWS = ("hanning", "kaiser", "parzen", "welch", "gaussian", "sine")
+# where the function that runs a command lies, if not in `commands`
+PLACES = {"identify": "inspection", "spectra": "inspection", "convert": "inspection", "label": "label_command", "exafs_table": "tabulation"}
+PLACES |= {"train_surrogate": "surrogates.command"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Wrong input prints one line ``glassjax: error: ...`` and gives 2."""
     options = _parser().parse_args(argv)
     _compilation_cache()
-    from glassjax import commands, inspection
-
+    module = importlib.import_module(f"glassjax.{PLACES.get(options.run, 'commands')}")
     try:
-        return getattr(inspection if hasattr(inspection, options.run) else commands, options.run)(options) or 0
+        return getattr(module, options.run)(options) or 0
     except (ValueError, OSError, ImportError) as error:
         message = " ".join(str(error).split())
         print(f"glassjax: error: {message}", file=sys.stderr)
@@ -36,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"glassjax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nglassjax: interrupted; repeat the command with --resume to continue", file=sys.stderr)
+        how = "repeat the command with --resume" if hasattr(options, "resume") else "repeat the command"
+        print(f"\nglassjax: interrupted; {how} to continue", file=sys.stderr)
         return 130
 
 
@@ -77,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="glassjax", description="Amorphous structures from scattering data.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_demo, _identify, _invert, _generate, _train, _melt_quench, _spectra, _convert):
+    for add in (_demo, _identify, _invert, _generate, _train, _melt_quench, _label, _exafs_table, _train_surrogate, _spectra, _convert):
         add(commands)
     return parser
 
@@ -119,7 +128,7 @@ def _invert(commands) -> None:
     invert = _command(commands, "invert", "structures that give a measured curve")
     invert.formatter_class = argparse.HelpFormatter
     invert.add_argument("target", metavar="TARGET|RUN.TOML", help="text file of columns x, y[, uncertainty]; or a run file for several targets")
-    invert.add_argument("--function", choices=TARGETS, help="what the file holds (default: identified from the file); see the README")
+    invert.add_argument("--function", choices=(*TARGETS, *ABSORPTION), help="what the file holds (default: identified from the file); see the README")
     invert.add_argument("--weights", choices=WEIGHTS, help="of the pairs; may be left out for one element, or where the header says the radiation")
     invert.add_argument(
         "--uncertainty", type=_number_or_word, metavar="X|noise", help="of every point (default: the file's column, or 0.02 of g or S)"
@@ -131,7 +140,7 @@ def _invert(commands) -> None:
     invert.add_argument("--mask", type=_interval, action="append", metavar="LOW,HIGH", help="leave this interval out; may be repeated")
     invert.add_argument("--artefacts", choices=("report", "mask"), help="ripples at small r and spikes: report them (default) or leave them out")
     invert.add_argument("--width", type=float, metavar="A", help="Gaussian broadening in r (default: 0.15, or what qmax resolves)")
-    invert.add_argument("--window", choices=WINDOWS, help="real-space window of functions of Q (default: cosine)")
+    invert.add_argument("--window", choices=(*WINDOWS, *ABSORPTION_WINDOWS), help="of functions of Q, in r (default: cosine); of EXAFS, in k")
     invert.add_argument("--termination", choices=TERMINATIONS, help="of functions of r: model it, instead of letting the width stand for it")
     invert.add_argument("--qdamp", type=_number_or_word, metavar="X|infer", help="1/A (default: the header's)")
     invert.add_argument("--qbroad", type=float, metavar="1/A", help="(default: the header's)")
@@ -148,10 +157,29 @@ def _invert(commands) -> None:
     invert.add_argument("--switch", type=float, metavar="A", help="over which a bond of an ADF or a coordination distribution fades at its cutoff")
     invert.add_argument("--columns", metavar="X,Y[,U]", type=_columns, help="which columns of the file, from 0")
     invert.add_argument("--repeated", choices=("refuse", "mean"), help="points that share one x: refuse, or average")
+    _absorption(invert)
     invert.add_argument("--infer-density", action="store_true", default=None, help="the density is a start; the cell is scaled to what the data say")
     _sampling(invert)
     invert.add_argument("--method", choices=("pseudo-inverse", "gradient"), help="of guidance")
     invert.add_argument("--strength", type=float, help="of guidance; 1 (default) is as strong as the data say")
+
+
+def _absorption(invert) -> None:
+    """Options of X-ray absorption targets."""
+    invert.add_argument("--edge", metavar="EL:EDGE", help="of an absorption curve, such as Si:K (default: the file's)")
+    texts = dict(kmin="1/A: first k, or where the window opens", kmax="1/A: last k", kweight="power of k", dk="1/A: sill of the window")
+    for name, text in texts.items():
+        invert.add_argument(f"--{name}", type=float, metavar="X", help=f"{text} (default: the file's)")
+    invert.add_argument("--e0", type=float, metavar="EV", help="edge energy of the data (default: the file's)")
+    invert.add_argument("--rbkg", type=float, metavar="A", help="of the background removal from mu(E) (default: the file's, or 1)")
+    invert.add_argument("--s02", type=_number_or_word, metavar="X|infer", help="S0^2, or the edge step of mu(E) (default: 1)")
+    invert.add_argument("--e0-shift", type=_number_or_word, metavar="EV|infer", help="E0 of the model minus E0 of the data (default: 0)")
+    invert.add_argument("--mean-square", type=_number_or_word, metavar="A2|infer", help="thermal sigma^2 of chi(k) (default: 0)")
+    invert.add_argument("--multiple", action="store_true", default=None, help="add multiple scattering to chi(k)")
+    invert.add_argument("--scattering", metavar="FILE", help="scattering tables from `glassjax exafs-table` (default: the shipped ones)")
+    invert.add_argument("--surrogate", metavar="NAME|FILE", help="of mu(E): a shipped surrogate, or a file from `glassjax train-surrogate`")
+    invert.add_argument("--group", metavar="LABEL", help="of an Athena project with several")
+    invert.add_argument("--energy-unit", choices=("eV", "keV"), help="of the file, where it is not said or wrong")
 
 
 def _number_or_word(text: str) -> float | str:
@@ -226,6 +254,43 @@ def _melt_quench(commands) -> None:
     melt.add_argument("--snapshots", type=int, default=1, help="frames per cell")
     melt.add_argument("--seed", type=int, default=0, help="of the first cell")
     melt.add_argument("--out", required=True, metavar="FILE", help="extended XYZ; a repeated command keeps what it holds and goes on")
+
+
+def _label(commands) -> None:
+    label = _command(commands, "label", "spectra of every site of structures by FEFF; writes LABELS and their mean (.csv)")
+    label.formatter_class = argparse.HelpFormatter
+    label.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
+    label.add_argument("--edge", required=True, metavar="EL:EDGE", help="absorber and edge, such as Si:K")
+    label.add_argument("--kind", choices=("exafs", "xanes"), default="exafs", help="xanes needs a FEFF of your own (default: exafs)")
+    label.add_argument("--reach", type=float, metavar="A", help="half the longest path, or the radius of full multiple scattering (default: 6)")
+    label.add_argument("--legs", type=int, help="of the longest path; 2 (default) is single scattering")
+    label.add_argument("--cluster", type=float, metavar="A", help="radius of the atoms given to FEFF (default: reach + 1.5)")
+    label.add_argument("--kmax", type=float, metavar="1/A", help="end of the curves (default: 20, or 8 of xanes)")
+    label.add_argument("--scf", type=float, metavar="A", help="radius of the self-consistent potential of xanes (default: 5)")
+    label.add_argument("--paths", action="store_true", help="keep the scattering paths of exafs")
+    label.add_argument("--feff", metavar="PATH", help="a FEFF executable (default: GLASSJAX_FEFF, or the FEFF8L of the extra [xas])")
+    label.add_argument("--workers", type=int, metavar="N", help="FEFFs at a time (default: one per processor)")
+    label.add_argument("--cache", metavar="DIR", help="finished sites, from which a repeated command continues (default: ~/.cache/glassjax/feff)")
+    label.add_argument("--out", metavar="LABELS", help="file, ending in .npz (default: EL_EDGE_KIND.npz); its mean goes beside it as .csv")
+
+
+def _exafs_table(commands) -> None:
+    table = _command(commands, "exafs-table", "scattering tables of a material from its structures, by FEFF8L (needs the extra [xas])")
+    table.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
+    table.add_argument("--edge", nargs="+", required=True, metavar="EL:EDGE", help="absorbers and edges, such as Si:K O:K")
+    table.add_argument("--sites", type=int, default=96, help="FEFF runs with single scattering per edge, spread over the structures")
+    table.add_argument("--reach", type=float, default=6.0, metavar="A", help="half length of single paths")
+    table.add_argument("--reach-multiple", type=float, default=5.0, metavar="A", help="half length of paths of three and four legs; 0 for none")
+    table.add_argument("--strain", type=float, default=0.03, help="structures also enter scaled by this share, up and down")
+    table.add_argument("--feff", metavar="PATH", help="a folder of FEFF8L's programs (default: that of the extra [xas])")
+    table.add_argument("--workers", type=int, metavar="N", help="FEFFs at a time (default: one per processor)")
+    table.add_argument("--out", default=".", metavar="DIR", help="folder for one file per edge")
+
+
+def _train_surrogate(commands) -> None:
+    from glassjax.surrogates.command import add_arguments
+
+    add_arguments(_command(commands, "train-surrogate", "train a network that predicts site-resolved absorption spectra from structures"))
 
 
 def _spectra(commands) -> None:

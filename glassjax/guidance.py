@@ -58,8 +58,9 @@ class Posterior:
         """The same score with capacities that suffice for what ``info`` reported."""
         targets = list(self.targets)
         for index, target in enumerate(targets[self._shared :], start=self._shared):
-            spec = grow(target.observable.spec, info[f"needed_target_{index}"])
-            targets[index] = replace(target, observable=replace(target.observable, spec=spec))
+            one, needed = target.observable, info[f"needed_target_{index}"]
+            grown = one.grown(needed) if hasattr(one, "grown") else replace(one, spec=grow(one.spec, needed))
+            targets[index] = replace(target, observable=grown)
         spec = self.spec if self.pairs is None else grow(self.spec, info["needed_pairs"])
         return replace(self, score=self.score.grown(info), spec=spec, targets=tuple(targets))
 
@@ -138,7 +139,7 @@ class Posterior:
         for index, target in enumerate(self.targets[shared:], start=shared):
             one = target.observable
             spec = neighbor_spec(estimate, one.rmax) if one.spec is None else one.spec
-            needed[f"needed_target_{index}"] = build(jax.lax.stop_gradient(estimate), spec).needed
+            needed[f"needed_target_{index}"] = _needed(one, estimate, build(jax.lax.stop_gradient(estimate), spec))
             curves.append(one(estimate))
         return curves, needed
 
@@ -171,8 +172,13 @@ class Posterior:
             curves.append(curve)
             parts.append(jacobian)
             strains.append(strain)
-            needed[f"needed_target_{index}"] = graph.needed
+            needed[f"needed_target_{index}"] = _needed(one, estimate, graph)
         return curves, jnp.concatenate(parts, axis=-1), jnp.concatenate(strains) / -3.0, needed
+
+
+def _needed(one, structure, graph):
+    """What an observable's lists needed: its graph, and what it makes of it."""
+    return one.needed(structure, graph) if hasattr(one, "needed") else graph.needed
 
 
 def posterior(

@@ -74,8 +74,11 @@ def infer(targets, density, places, estimate, curves, strain, *, scale, factor, 
 
 
 def blurring(target: Target, curve: jax.Array) -> jax.Array:
-    """d curve / du [m] when every pair is blurred by a Gaussian of variance 2u: -Q^2 (f - level) in Q, the second derivative in r, else zero."""
+    """d curve / du [m] when every pair is blurred by a Gaussian of variance 2u: -Q^2 (f - level) in Q, -4 k^2 f in k, the second derivative in r,
+    else zero."""
     x = target.observable.x
+    if target.observable.function == "chi(k)":
+        return -4.0 * x**2 * curve
     if target.observable.function in RECIPROCAL:
         return -(x**2) * (curve - target.reference)
     if target.observable.function in REAL_SPACE:

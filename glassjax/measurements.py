@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from glassjax import artefacts
+from glassjax.absorption_measurements import OWN as ABSORPTION_OPTIONS
+from glassjax.absorption_measurements import is_absorption, read_absorption_target
 from glassjax.elements import check_density, parse_composition
 from glassjax.io.identify import identify
 from glassjax.io.measured import check_function, read_measured
@@ -20,6 +22,9 @@ from glassjax.settings import RunSettings, TargetSettings
 from glassjax.targets import FUNCTIONS, Target, target
 
 FEWEST = 16  # points, to tell artefacts from shape
+# options that only an absorption curve has, and those that it shares with other functions
+FOREIGN = tuple(name for name in ABSORPTION_OPTIONS if name not in ("window", "rmin", "rmax", "xmin", "xmax"))
+COMMON = ("file", "function", "uncertainty", "weight", "mask", "background", "name", *ABSORPTION_OPTIONS)
 # options that belong to one kind of function alone
 OWN = {
     "real": ("rmin", "rmax", "qmin", "qmax", "width", "termination", "qdamp", "qbroad", "partial", "isotopes"),
@@ -44,6 +49,11 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
         function.
     """
     one = _settings(file, options)
+    if is_absorption(one):
+        return read_absorption_target(_only_absorption(one), symbols=symbols, number_density=number_density)
+    strange = [name for name in FOREIGN if getattr(one, name) != getattr(TargetSettings, name)]
+    if strange:
+        raise ValueError(f"got {', '.join(strange)} for a function that is no absorption curve; needs chi(k), chi(R) or mu(E); leave them out")
     columns = None if one.columns is None else tuple(one.columns)
     measured = read_measured(file, columns=columns, repeated=one.repeated)
     measured, notes = _centred(_in_q(measured, one), one.edges)
@@ -113,6 +123,15 @@ def _settings(file, options) -> TargetSettings:
             near = difflib.get_close_matches(key, known, 1)
             raise ValueError(f"got unknown option {key!r}; needs some of {', '.join(known)}; {f'did you mean {near[0]}?' if near else 'remove it'}")
     return TargetSettings(**({k: v for k, v in options.items() if k != "file"} | {"file": str(file)}))
+
+
+def _only_absorption(one: TargetSettings) -> TargetSettings:
+    """The settings, or an error that names those that an absorption curve does not have."""
+    fields = [f.name for f in dataclasses.fields(TargetSettings) if f.default is not dataclasses.MISSING]
+    wrong = [name for name in fields if name not in COMMON and getattr(one, name) != getattr(TargetSettings, name)]
+    if wrong:
+        raise ValueError(f"got {', '.join(wrong)} with an absorption curve; needs some of {', '.join(COMMON[1:])}; leave the others out")
+    return one
 
 
 def _in_q(measured, one):

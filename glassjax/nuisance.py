@@ -1,9 +1,12 @@
 """What a measurement adds to the structure's curve: scale, background, damping; and the number density that nobody measured.
 
-y(x) = anchor + scale (f'(x) - anchor) + sum_k c_k B_k(x),   f' = level + d(x) (f - level),   d = exp(-(qdamp r)^2 / 2) or exp(-Q^2 B / 8 pi^2)
+y(x) = anchor + scale (f'(x) - anchor) + sum_k c_k B_k(x),   f' = level + d(x) (f - level),
+d = exp(-(qdamp r)^2 / 2), exp(-Q^2 B / 8 pi^2) or, of chi(k), exp(-2 k^2 sigma^2) with sigma^2 = mean_square
 
 f is the observable, level what it is without pairs (1 for g and S, <b^2> for I, else 0), anchor what a wrong normalisation leaves in place (1 for g
-and S, else 0), B_k Legendre polynomials over the range of the data. The displacement B is the motion that one static structure lacks.
+and S, else 0), B_k Legendre polynomials over the range of the data. The displacement B, or sigma^2, is the motion that one static structure lacks.
+For absorption the scale is S0^2 (chi) or the edge step (mu), and an energy shift e0 (eV) moves the curve: f gains (e0 - start) (dx/dE0) df/dx,
+first order about the start that the observable itself has.
 Each parameter has a Gaussian prior (start, deviation) and bounds; deviation 0 means fixed. `guidance.posterior` infers them at every step.
 """
 
@@ -23,6 +26,8 @@ DEFAULTS = {
     "scale": (1.0, 0.1, (0.5, 2.0)),
     "qdamp": (0.03, 0.02, (0.0, 0.2)),
     "displacement": (0.2, 0.2, (0.0, 5.0)),
+    "mean_square": (0.003, 0.003, (0.0, 0.05)),
+    "e0": (0.0, 1.5, (-20.0, 20.0)),
     "density": (None, 0.1, (0.8, 1.25)),
 }
 
@@ -37,7 +42,8 @@ class Nuisance:
       low: [p] lower bound.
       high: [p] upper bound.
       basis: [m, b] background functions.
-      names: [p] "scale", "qdamp" or "displacement", "background_0", ...; the last b are the background's (static).
+      moves: [m] dx/dE0, by how much x of the model's curve moves with the energy shift.
+      names: [p] "scale", "e0", "qdamp", "displacement" or "mean_square", "background_0", ...; the last b are the background's (static).
     """
 
     start: jax.Array
@@ -45,6 +51,7 @@ class Nuisance:
     low: jax.Array
     high: jax.Array
     basis: jax.Array
+    moves: jax.Array
     names: tuple[str, ...] = static(default=())
 
     @property
@@ -58,6 +65,8 @@ class Nuisance:
             return jnp.exp(-0.5 * (values[self.names.index("qdamp")] * x) ** 2)
         if "displacement" in self.names:
             return jnp.exp(-values[self.names.index("displacement")] * x**2 / (8 * math.pi**2))
+        if "mean_square" in self.names:
+            return jnp.exp(-2.0 * values[self.names.index("mean_square")] * x**2)
         return jnp.ones_like(x)
 
     def factor(self, x: jax.Array, values: jax.Array) -> jax.Array:
@@ -70,6 +79,9 @@ class Nuisance:
         if not self.names:
             return f
         terms = self.basis.shape[1]
+        if "e0" in self.names:
+            place = self.names.index("e0")
+            f = f + (values[place] - self.start[place]) * self.moves * jnp.gradient(f, x)
         scale = values[self.names.index("scale")] if "scale" in self.names else 1.0
         y = anchor + scale * (level + self.damping(x, values) * (f - level) - anchor)
         return y + self.basis @ values[len(self.names) - terms :] if terms else y
@@ -102,8 +114,8 @@ def term(name: str, value) -> tuple[float, float, float, float]:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Mapping):
         raise ValueError(f"got {name} = {value!r}; needs a number, 'infer', or a table with start, deviation and bounds")
     if isinstance(value, int | float):
-        if not (math.isfinite(value) and value >= 0) or (name == "scale" and value == 0):
-            raise ValueError(f"got {name} = {value}; needs a positive number")
+        if not math.isfinite(value) or (value < 0 and name != "e0") or (name == "scale" and value == 0):
+            raise ValueError(f"got {name} = {value}; needs a {'finite' if name == 'e0' else 'positive'} number")
         return float(value), 0.0, float(value), float(value)
     if isinstance(value, str):
         if value != "infer":
@@ -113,8 +125,8 @@ def term(name: str, value) -> tuple[float, float, float, float]:
     if unknown:
         raise ValueError(f"got {name} with {', '.join(unknown)}; needs start, deviation and bounds; remove the others")
     start, deviation, bounds = value.get("start", start), value.get("deviation", deviation), value.get("bounds", bounds)
-    if len(bounds) != 2 or not bounds[0] < bounds[1] or not bounds[0] >= 0:
-        raise ValueError(f"got {name} bounds {list(bounds)}; needs two ascending numbers that are not negative")
+    if len(bounds) != 2 or not bounds[0] < bounds[1] or not (bounds[0] >= 0 or name == "e0"):
+        raise ValueError(f"got {name} bounds {list(bounds)}; needs two ascending numbers{'' if name == 'e0' else ' that are not negative'}")
     if not bounds[0] <= start <= bounds[1]:
         raise ValueError(f"got {name} bounds {bounds[0]:g} to {bounds[1]:g}, which exclude its start {start:g}; widen them or move the start")
     if not deviation > 0:
@@ -122,7 +134,9 @@ def term(name: str, value) -> tuple[float, float, float, float]:
     return float(start), float(deviation), float(bounds[0]), float(bounds[1])
 
 
-def nuisance(x, *, scale=1.0, qdamp=None, displacement=None, background=None, size: float = 1.0, seen=None) -> Nuisance:
+def nuisance(
+    x, *, scale=1.0, qdamp=None, displacement=None, mean_square=None, e0=None, moves=None, background=None, size: float = 1.0, seen=None
+) -> Nuisance:
     """Nuisance terms of a target.
 
     Args:
@@ -130,6 +144,9 @@ def nuisance(x, *, scale=1.0, qdamp=None, displacement=None, background=None, si
       scale: number (fixed), "infer", or {start, deviation, bounds}.
       qdamp: the same, 1/A, of a function of r; None for none.
       displacement: the same, B in A^2, of a function of Q; None for none.
+      mean_square: the same, sigma^2 in A^2, of chi(k); None for none.
+      e0: the same, eV, about the start that the observable has; None for none.
+      moves: [m] dx/dE0 of that shift.
       background: None; the order of a polynomial (0 a constant); or {order, deviation}.
       size: of the data, sets the default deviation of the background, which is as large.
       seen: function [m] -> [m] that shows what the observable's window makes of a background; by default nothing.
@@ -141,7 +158,7 @@ def nuisance(x, *, scale=1.0, qdamp=None, displacement=None, background=None, si
     names, rows = [], []
     if isinstance(scale, bool) or scale != 1.0:
         names, rows = ["scale"], [term("scale", scale)]
-    for name, value in (("qdamp", qdamp), ("displacement", displacement)):
+    for name, value in (("e0", e0), ("qdamp", qdamp), ("displacement", displacement), ("mean_square", mean_square)):
         if value is not None:
             names.append(name)
             rows.append(term(name, value))
@@ -161,7 +178,8 @@ def nuisance(x, *, scale=1.0, qdamp=None, displacement=None, background=None, si
     table = np.array(rows).reshape(-1, 4).T
     kind = jnp.result_type(float)
     arrays = dict(zip(("start", "deviation", "low", "high"), (jnp.asarray(row, kind) for row in table), strict=True))
-    return Nuisance(**arrays, basis=jnp.asarray(basis, kind), names=tuple(names))
+    moved = np.zeros(len(x)) if moves is None else moves
+    return Nuisance(**arrays, basis=jnp.asarray(basis, kind), moves=jnp.asarray(moved, kind), names=tuple(names))
 
 
 def density(start: float, options=True) -> Density:

@@ -27,6 +27,9 @@ AXES = {
     "S_NC": (Q, "S_NC(Q)", "Q in 1/A, dimensionless"),
     "S_CC": (Q, "S_CC(Q)", "Q in 1/A, dimensionless"),
     "ADF": ("angle (°)", "ADF (rad⁻¹)", "angle in degrees, density per radian"),
+    "chi(k)": ("k (Å⁻¹)", "kʷ χ(k)", "k in 1/A, k^w chi(k) in 1/A^w, w in the next line"),
+    "chi(R)": ("R (Å)", "Re, Im χ(R)", "R in A, not corrected for phase; real parts of chi(R), then imaginary parts, in 1/A^(w + 1)"),
+    "mu(E)": ("energy", "μ(E), normalised", "energy in the unit of the surrogate, absorption normalised to its edge step"),
     "coordination": ("pair", "coordination number", "index of the pair, mean number of neighbours"),
     "coordination distribution": ("neighbours", "share of atoms", "number of neighbours, density"),
 }
@@ -53,11 +56,13 @@ def _plot_target(above, below, target, model):
     x, data, uncertainty = (np.asarray(a, dtype=float) for a in (target.observable.x, target.data, target.uncertainty))
     label_x, label_y, _ = AXES[target.observable.function]
     mean, spread = summary(model)
+    breaks = np.flatnonzero(np.diff(x) < 0) + 1  # chi(R): real parts, then imaginary parts over the same R
+    x, data, uncertainty, mean, spread = (np.insert(a, breaks, np.nan) for a in (x, data, uncertainty, mean, spread))
     above.plot(x, data, "o", ms=3.5, mfc="none", mew=0.8, color=DATA, label="data")
     above.plot(x, mean, color=MODEL, lw=1.6, label=f"model, mean of {len(model)}" if len(model) > 1 else "model")
     if len(model) > 1:
         above.fill_between(x, mean - spread, mean + spread, color=MODEL, alpha=0.25, lw=0, label="spread of replicas (±1 s.d.)")
-    ratio = float(r_factor(target, mean))
+    ratio = float(r_factor(target, summary(model)[0]))
     above.set_ylabel(label_y)
     above.set_title(f"{target.name}: R = {ratio:.3f}", loc="left", fontsize=10)
     above.legend(frameon=False, fontsize=9)

@@ -17,7 +17,8 @@ class TargetSettings:
 
     Attributes:
       file: path of a text file of columns.
-      function: "g", "G", "G_keen", "D", "T", "RDF", "S", "F_keen", "Q(S-1)", "I", "ADF" or "coordination distribution"; None to identify the file.
+      function: "g", "G", "G_keen", "D", "T", "RDF", "S", "F_keen", "Q(S-1)", "I", "ADF", "coordination distribution", "chi(k)", "chi(R)" or "mu(E)";
+        None to identify the file.
       weights: "number", "neutron", "xray" or "Z"; None for what the file says, or for one element.
       uncertainty: one number for all points (replaces the file's column), or "noise" to estimate it from the data.
       weight: multiplies 1 / uncertainty^2.
@@ -30,7 +31,7 @@ class TargetSettings:
       mask: intervals [[low, high], ...] to leave out.
       artefacts: "report" or "mask" unphysical ripples at small r and spikes.
       width: Gaussian broadening in r, A, or in angle, rad.
-      window: real-space window of reciprocal functions, "cosine", "lorch" or "none".
+      window: real-space window of reciprocal functions, "cosine", "lorch" or "none"; of an absorption curve, the window in k by larch's names.
       termination: of real-space functions, "sharp", "lorch" or "soper-barney"; None lets the width stand for it.
       qdamp: 1/A: a number, "infer", or {start, deviation, bounds}; by default what the header says.
       qbroad: 1/A; by default what the header says.
@@ -47,6 +48,21 @@ class TargetSettings:
       edges: "centre", or "left" where x holds left bin edges that the layout does not announce (half a bin is added).
       columns: which columns of the file hold x, y[, uncertainty], from 0.
       repeated: "refuse" or "mean", for points that share one x.
+      edge: of an absorption curve, absorber and edge such as "Si:K"; by default what the file says.
+      kmin: 1/A, of chi(k) or of the transform's window; with kmax, kweight, dk, e0 and rbkg by default what the file says.
+      kmax: 1/A.
+      kweight: power of k.
+      dk: 1/A, sill of the window.
+      e0: eV, edge energy of the data.
+      rbkg: A, of the background removal.
+      s02: S0^2 (edge step of mu(E)): a number, "infer", or {start, deviation, bounds}.
+      e0_shift: eV, E0 of the model minus E0 of the data: the same.
+      mean_square: sigma^2 of chi(k), A^2: the same.
+      multiple: add multiple scattering to chi(k): true, or its longest half path, A.
+      scattering: file of scattering tables, from `glassjax exafs-table`; by default the shipped ones.
+      surrogate: of mu(E): a shipped surrogate's name, or a file.
+      group: of an Athena project with several.
+      energy_unit: "eV" or "keV", where the file's is wrong.
       name: in file names; by default the function.
     """
 
@@ -81,6 +97,21 @@ class TargetSettings:
     edges: str = "centre"
     columns: list[int] | None = None
     repeated: str = "refuse"
+    edge: str | None = None
+    kmin: float | None = None
+    kmax: float | None = None
+    kweight: float | None = None
+    dk: float | None = None
+    e0: float | None = None
+    rbkg: float | None = None
+    s02: float | str | dict = 1.0
+    e0_shift: float | str | dict = 0.0
+    mean_square: float | str | dict = 0.0
+    multiple: bool | float = False
+    scattering: str | None = None
+    surrogate: str | None = None
+    group: str | None = None
+    energy_unit: str | None = None
     name: str | None = None
 
 
@@ -144,6 +175,9 @@ def read_run(path) -> RunSettings:
     run = _fill(RunSettings, table, str(path))
     for one in targets:
         one.file = str(path.parent / one.file)
+        for key in ("scattering", "surrogate"):
+            if getattr(one, key) is not None and (path.parent / getattr(one, key)).is_file():
+                setattr(one, key, str(path.parent / getattr(one, key)))
     for key in ("init", "out"):
         if getattr(run, key) is not None:
             setattr(run, key, str(path.parent / getattr(run, key)))

@@ -17,24 +17,27 @@ _pytree archive
 structure
 neighbors
 elements
-conversions artefacts
+conversions artefacts absorption scattering_tables
 observables io melt_quench
-nuisance
+nuisance feff scattering_fit
+labelling priors
+surrogates
 targets spectra
-priors
+absorption_targets
 inference noise samplers
 guidance
 restraints replica
 ensemble
 protocols
 analysis settings
+absorption_measurements
 measurements
 preparation
 plots
 inversion
 report
 commands
-inspection
+inspection label_command tabulation
 cli
 __main__
 """.split("\n")

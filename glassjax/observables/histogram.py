@@ -19,7 +19,7 @@ import numpy as np
 from glassjax.neighbors import Graph, NeighborSpec, build
 from glassjax.structure import Structure, fractional
 
-STEP = 0.02  # A, spacing of the fine grid
+STEP = 0.005  # A, spacing of the fine grid: sin(30 r / A) between nodes is right to 1e-6
 STREAM_FROM = 256  # atoms; below, and in cells wide enough for a cell list from STREAM_UPTO atoms on, pairs come from a neighbour list
 STREAM_UPTO = 7000  # atoms with a cell list; more are listed, at a cost that grows with their number and not its square
 STREAM_PAIRS = 65536  # pairs per block

@@ -12,7 +12,7 @@ from glassjax.neighbors import Graph
 from glassjax.observables import histogram, pair
 from glassjax.structure import Structure, number_density, number_of_atoms
 
-REFINE = 4  # nodes of the slope table per node of the radial grid: a slope is read at most STEP / 8 = 0.0025 A from its pair
+REFINE = 1  # nodes of the slope table per node of the radial grid: a slope is read at most STEP / 2 = 0.0025 A from its pair
 BLOCK = 64  # atoms per block of the Jacobian: bounds its memory at BLOCK x neighbours x rows
 
 

@@ -74,7 +74,7 @@ def structure_factor(
       qdamp: 1/A, resolution in Q: pairs count by exp(-(qdamp r)^2 / 2).
 
     Raises:
-      ValueError: unknown function, weights or window; Q not ascending and positive; Q beyond pi / (4 x grid step) = 39 1/A.
+      ValueError: unknown function, weights or window; Q not ascending and positive; Q beyond pi / (4 x grid step) = 157 1/A.
     """
     q = np.asarray(q, dtype=float)
     fractions = fractions_of(composition)

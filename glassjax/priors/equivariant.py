@@ -15,8 +15,8 @@ import jraph
 from glassjax.priors import features
 
 
-class EquivariantNetwork(nn.Module):
-    """Score network, equivariant under rotation, reflection, translation and permutation.
+class EquivariantBody(nn.Module):
+    """Message passing that makes scalars and steerable features of each atom; networks add what they read from them.
 
     Attributes:
       elements: number of species.
@@ -26,7 +26,6 @@ class EquivariantNetwork(nn.Module):
       blocks: number of message-passing blocks.
       cutoff: A.
       radial: number of radial functions.
-      floor: A; the score is out / sqrt(sigma^2 + floor^2), because thermal motion bounds it at low noise.
     """
 
     elements: int
@@ -36,13 +35,11 @@ class EquivariantNetwork(nn.Module):
     blocks: int = 3
     cutoff: float = 5.0
     radial: int = 20
-    floor: float = 0.1
 
     equivariant = True
 
-    @nn.compact
-    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
-        """Score [n, 3] in 1/A of a graph as `Graph.to_jraph` makes it, with ``globals`` = sigma."""
+    def _describe(self, graph: jraph.GraphsTuple):
+        """(h [n, C], x, a list of [n, 2l + 1, K], (unit, radial, angular, weight) of the edges) of a graph with ``globals`` = sigma."""
         sigma = graph.globals
         distances = graph.edges["distances"]
         # an empty slot sits at the cutoff, where the envelope is zero; overlapping atoms keep a finite direction
@@ -57,14 +54,7 @@ class EquivariantNetwork(nn.Module):
         x = None
         for _ in range(self.blocks):
             h, x = self._block(graph, h, x, level, radial, angular, weight)
-
-        hidden = self._edges(graph, h, x, radial, angular)
-        push = features.EdgeDense(1 + self.steerable)(hidden) * weight
-        carried = jnp.sum(push[:, None, 1:] * features.send(x[0], graph), axis=-1)
-        force = features.aggregate(push[:, :1] * unit + carried, graph)
-        gate = nn.Dense(self.steerable)(nn.silu(nn.Dense(self.channels)(h)))
-        force = force + jnp.sum(gate[:, None] * x[0], axis=-1)
-        return force / jnp.sqrt(sigma**2 + self.floor**2)
+        return h, x, (unit, radial, angular, weight)
 
     def _edges(self, graph, h, x, radial, angular):
         """Hidden edge features [e, C]: node projections are gathered after the matrix product, not before."""
@@ -94,3 +84,25 @@ class EquivariantNetwork(nn.Module):
         out = nn.Dense(c + k * self.lmax)(inner)
         gated = [part * (1.0 + out[:, None, c + index * k : c + (index + 1) * k]) for index, part in enumerate(mixed)]
         return h + out[:, :c], gated
+
+
+class EquivariantNetwork(EquivariantBody):
+    """Score network, equivariant under rotation, reflection, translation and permutation; attributes as `EquivariantBody`, and
+
+    Attributes:
+      floor: A; the score is out / sqrt(sigma^2 + floor^2), because thermal motion bounds it at low noise.
+    """
+
+    floor: float = 0.1
+
+    @nn.compact
+    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
+        """Score [n, 3] in 1/A of a graph as `Graph.to_jraph` makes it, with ``globals`` = sigma."""
+        h, x, (unit, radial, angular, weight) = self._describe(graph)
+        hidden = self._edges(graph, h, x, radial, angular)
+        push = features.EdgeDense(1 + self.steerable)(hidden) * weight
+        carried = jnp.sum(push[:, None, 1:] * features.send(x[0], graph), axis=-1)
+        force = features.aggregate(push[:, :1] * unit + carried, graph)
+        gate = nn.Dense(self.steerable)(nn.silu(nn.Dense(self.channels)(h)))
+        force = force + jnp.sum(gate[:, None] * x[0], axis=-1)
+        return force / jnp.sqrt(graph.globals**2 + self.floor**2)

@@ -33,8 +33,8 @@ class MLP(nn.Module):
         return nn.LayerNorm(epsilon=1e-5)(x) if self.norm else x
 
 
-class MeshGraphNet(nn.Module):
-    """Score network of GLASS.
+class MeshGraphBody(nn.Module):
+    """Encoder and message passing of GLASS; networks add a decoder.
 
     Attributes:
       elements: number of species.
@@ -50,9 +50,8 @@ class MeshGraphNet(nn.Module):
 
     equivariant = False
 
-    @nn.compact
-    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
-        """Score [n, 3] in 1/A of a graph as `Graph.to_jraph` makes it, with ``globals`` = sigma."""
+    def _describe(self, graph: jraph.GraphsTuple) -> jax.Array:
+        """Features [n, d] of the atoms of a graph with ``globals`` = sigma."""
         d, sigma = self.width, graph.globals
         mask = graph.edges["mask"][:, None]
         distances = jnp.where(graph.edges["mask"], graph.edges["distances"], self.cutoff)
@@ -66,4 +65,13 @@ class MeshGraphNet(nn.Module):
             edge = edge + MLP((d, d, d))(jnp.concatenate([features.send(h, graph), received, edge], axis=-1))
             inbox = features.aggregate(jnp.where(mask, edge, 0.0), graph)
             h = h + MLP((d, d, d))(jnp.concatenate([h, inbox], axis=-1))
-        return MLP((d, 3), norm=False)(h) / sigma
+        return h
+
+
+class MeshGraphNet(MeshGraphBody):
+    """Score network of GLASS; attributes as `MeshGraphBody`."""
+
+    @nn.compact
+    def __call__(self, graph: jraph.GraphsTuple) -> jax.Array:
+        """Score [n, 3] in 1/A of a graph as `Graph.to_jraph` makes it, with ``globals`` = sigma."""
+        return MLP((self.width, 3), norm=False)(self._describe(graph)) / graph.globals

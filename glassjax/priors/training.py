@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +14,13 @@ import numpy as np
 import optax
 
 from glassjax._pytree import replace
-from glassjax.archive import write_arrays
-from glassjax.neighbors import build, grow, neighbor_spec
+from glassjax.neighbors import build, neighbor_spec
+from glassjax.priors import trainer
 from glassjax.priors.loss import denoising_loss
-from glassjax.priors.prior import Prior, describe_network, flatten, read_checkpoint, save_prior, unflatten
+from glassjax.priors.prior import Prior, describe_network, load_prior, save_prior
 from glassjax.structure import Structure
+
+BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)  # A, noise levels between the columns of the learning curve
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,81 +115,29 @@ def _scaled(key, structure: Structure, strain: float) -> Structure:
     return replace(structure, positions=structure.positions * factor, cell=structure.cell * factor)
 
 
-def _step_function(network, options, cells, spec, optimizer, mesh):
-    """jit(state, learning_rate) -> (state, loss, per-level losses [batch], sigma [batch], needed)."""
-    devices = mesh.devices.size
+def _batches(options: TrainingOptions, count: int):
+    """draw(key) -> a batch of noise keys, cells and noise levels."""
 
-    def batch_loss(params, keys, index, sigma, weight):
-        chosen = jax.tree.map(lambda leaf: leaf[index], cells)
-        if options.strain:
-            chosen = jax.vmap(_scaled, in_axes=(0, 0, None))(keys, chosen, options.strain)
-        loss, needed = jax.vmap(lambda k, s, level: denoising_loss(k, network, params, s, level, spec))(keys, chosen, sigma)
-        return jnp.mean(weight * loss), (loss, needed)
-
-    def sharded(params, keys, index, sigma, weight):
-        (_, (loss, needed)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(params, keys, index, sigma, weight)
-        if devices > 1:
-            gradient = jax.lax.pmean(gradient, "batch")
-        return gradient, loss, needed
-
-    if devices > 1:
-        P = jax.sharding.PartitionSpec
-        sharded = jax.shard_map(
-            sharded,
-            mesh=mesh,
-            in_specs=(P(), P("batch"), P("batch"), P("batch"), P("batch")),
-            out_specs=(P(), P("batch"), P("batch")),
-            check_vma=False,
-        )
-
-    def step(state, rate):
-        key = jax.random.fold_in(jax.random.key(options.seed), state["step"])
+    def draw(key):
         pick, level, noise = jax.random.split(key, 3)
-        index = jax.random.randint(pick, (options.batch,), 0, cells.positions.shape[0])
+        index = jax.random.randint(pick, (options.batch,), 0, count)
         sigma, weight = _levels(options, level, options.batch)
-        gradient, loss, needed = sharded(state["params"], jax.random.split(noise, options.batch), index, sigma, weight)
-        updates, opt = optimizer.update(gradient, state["opt"], state["params"])
-        params = optax.apply_updates(state["params"], jax.tree.map(lambda u: -rate * u, updates))
-        count = state["step"]
-        decay = jnp.minimum(options.decay, (1.0 + count) / (10.0 + count))
-        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], params)
-        return dict(params=params, ema=ema, opt=opt, step=count + 1), loss, sigma, needed
+        return dict(keys=jax.random.split(noise, options.batch), index=index, sigma=sigma, weight=weight)
 
-    return jax.jit(step)
+    return draw
 
 
-def _rate(options: TrainingOptions, step: int, elapsed: float) -> float:
-    """Warm-up over 100 steps, then a cosine to 1 % over the budget of steps if there is one, else of time."""
-    progress = elapsed / (60 * options.minutes)
-    if options.steps:
-        progress = step / options.steps
-    return options.learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+def _batch_loss(network, options: TrainingOptions, cells, spec):
+    """loss(params, batch) -> (weighted mean, (loss per cell [batch], needed))."""
 
+    def loss(params, batch):
+        chosen = jax.tree.map(lambda leaf: leaf[batch["index"]], cells)
+        if options.strain:
+            chosen = jax.vmap(_scaled, in_axes=(0, 0, None))(batch["keys"], chosen, options.strain)
+        found, needed = jax.vmap(lambda k, s, level: denoising_loss(k, network, params, s, level, spec))(batch["keys"], chosen, batch["sigma"])
+        return jnp.mean(batch["weight"] * found), (found, needed)
 
-def _initial_state(network, cells, spec, optimizer, seed):
-    first = jax.tree.map(lambda leaf: leaf[0], cells)
-    params = network.init(jax.random.key(seed), build(first, spec).to_jraph(first.species, jnp.float32(0.5)))["params"]
-    return dict(params=params, ema=params, opt=optimizer.init(params), step=jnp.int32(0))
-
-
-def _save_state(path, state, elapsed, header):
-    arrays = {f"params/{k}": v for k, v in flatten(jax.device_get(state["params"])).items()}
-    arrays |= {f"ema/{k}": v for k, v in flatten(jax.device_get(state["ema"])).items()}
-    arrays |= {f"opt/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state["opt"])))}
-    write_arrays(path, header | dict(step=int(state["step"]), elapsed=elapsed), arrays)
-
-
-def _load_state(path, template, network, elements):
-    header, arrays = read_checkpoint(path)
-    if header.get("elements") != list(elements):
-        raise ValueError(f"{path} was trained for {header.get('elements')}; got {list(elements)}: pass the same --elements, or start afresh")
-    if header.get("network") != json.loads(json.dumps(describe_network(network))):
-        raise ValueError(f"{path} holds another network ({header.get('network')}); pass the same options, or start afresh without --resume")
-    tree = unflatten(arrays)
-    leaves = [jnp.asarray(tree["opt"][str(i)]) for i in range(len(tree["opt"]))]
-    opt = jax.tree.unflatten(jax.tree.structure(template["opt"]), leaves)
-    state = dict(params=tree["params"], ema=tree["ema"], opt=opt, step=jnp.int32(header["step"]))
-    return jax.tree.map(jnp.asarray, state), header["elapsed"]
+    return loss
 
 
 def train(
@@ -231,86 +179,43 @@ def train(
         raise ValueError("no training structures; needs at least one cell")
     if not 0 <= options.strain <= 0.2:
         raise ValueError(f"got strain = {options.strain}; needs 0 to 0.2 (0.03 scales cells by up to 3 %)")
-    devices = jax.local_devices()
-    if options.batch % len(devices):
-        raise ValueError(f"batch is {options.batch}; needs a multiple of the {len(devices)} devices")
-    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    mesh = trainer.device_mesh(options.batch)
     cells = pad(structures, elements)
     least = math.exp(-options.strain)
     densest = [replace(s, positions=s.positions * least, cell=s.cell * least) for s in structures]
     spec = training_spec(densest, network.cutoff)
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
-    state = _initial_state(network, cells, spec, optimizer, options.seed)
-    state_path, curve_path = out.with_suffix(".train.npz"), out.with_suffix(".csv")
-    elapsed, header = 0.0, dict(network=describe_network(network), elements=list(elements))
-    if resume and state_path.exists():
-        state, elapsed = _load_state(state_path, state, network, elements)
+    first = jax.tree.map(lambda leaf: leaf[0], cells)
+    params = network.init(jax.random.key(options.seed), build(first, spec).to_jraph(first.species, jnp.float32(0.5)))["params"]
     card = dict({} if record is None else record) | dict(
         shortest_distance=shortest_distances(structures),
         training=dataclasses.asdict(options),
         cells=len(structures),
         atoms=int(cells.positions.shape[1]),
     )
-    step = _step_function(network, options, cells, spec, optimizer, mesh)
-    curve = _Curve(curve_path, int(state["step"]))
-    started = saved = time.monotonic()
-    base = elapsed
-    while elapsed < 60 * options.minutes and (options.steps is None or int(state["step"]) < options.steps):
-        rate = _rate(options, int(state["step"]), elapsed)
-        new, loss, sigma, needed = jax.block_until_ready(step(state, jnp.float32(rate)))
-        if not np.isfinite(np.asarray(loss)).all():
-            larger = grow(spec, needed)
-            if larger == spec:
-                raise ValueError(f"the loss became {float(jnp.mean(loss))} at step {int(state['step'])}; resume with a lower learning_rate")
-            spec = larger
-            step = _step_function(network, options, cells, spec, optimizer, mesh)
-            continue
-        state = new
-        now = time.monotonic()
-        elapsed = base + now - started
-        losses = curve.add(int(state["step"]), elapsed, rate, np.asarray(loss), np.asarray(sigma))
-        if report and losses:
-            report(int(state["step"]), elapsed, losses)
-        if now - saved > options.checkpoint_every:
-            saved = now
-            _save_state(state_path, state, elapsed, header)
-            save_prior(_prior(state, network, elements, card, elapsed, curve.last), out)
-    _save_state(state_path, state, elapsed, header)
-    prior = _prior(state, network, elements, card, elapsed, curve.last)
-    save_prior(prior, out)
-    return prior
+
+    def write(state, elapsed, losses):
+        save_prior(_prior(state, network, elements, card, elapsed, losses), out)
+
+    trainer.optimise(
+        lambda spec: _batch_loss(network, options, cells, spec),
+        _batches(options, len(structures)),
+        trainer.initial_state(params, optimizer),
+        optimizer=optimizer,
+        options=options,
+        mesh=mesh,
+        spec=spec,
+        out=out,
+        header=dict(network=describe_network(network), elements=list(elements)),
+        write=write,
+        bands=BANDS,
+        resume=resume,
+        report=report,
+    )
+    return load_prior(out)
 
 
 def _prior(state, network, elements, card, elapsed, losses) -> Prior:
     card = dict(card) | dict(steps=int(state["step"]), seconds=round(elapsed, 1), final_losses=losses, jax=jax.__version__)
     card["device"] = jax.devices()[0].device_kind
     return replace(Prior(params=state["ema"], network=network, elements=tuple(elements)), card=json.dumps(card))
-
-
-class _Curve:
-    """Learning curve: mean loss per band of noise over windows of 50 steps, appended to a CSV file."""
-
-    BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)
-
-    def __init__(self, path, done: int, window: int = 50):
-        self.path, self.window, self.rows, self.last = Path(path), window, [], {}
-        self.names = [f"loss_{a}_{b}" for a, b in zip(self.BANDS[:-1], self.BANDS[1:], strict=True)]
-        kept = []
-        if done and self.path.exists():  # rows written after the checkpoint that is resumed come again
-            with open(self.path, newline="") as handle:
-                kept = [row for row in list(csv.reader(handle))[1:] if int(row[0]) <= done]
-        with open(self.path, "w", newline="") as handle:
-            csv.writer(handle).writerows([["step", "seconds", "learning_rate", *self.names], *kept])
-
-    def add(self, step, seconds, rate, loss, sigma):
-        """Collect one step; every ``window`` steps write a row and return it."""
-        self.rows.append((loss, sigma))
-        if step % self.window:
-            return None
-        losses, sigmas = np.concatenate([r[0] for r in self.rows]), np.concatenate([r[1] for r in self.rows])
-        self.rows = []
-        band = np.digitize(sigmas, self.BANDS) - 1
-        self.last = {n: round(float(losses[band == i].mean()), 4) if (band == i).any() else None for i, n in enumerate(self.names)}
-        with open(self.path, "a", newline="") as handle:
-            csv.writer(handle).writerow([step, round(seconds, 1), rate, *self.last.values()])
-        return self.last
