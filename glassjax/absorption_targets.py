@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import jax.numpy as jnp
 import numpy as np
 
 from glassjax import nuisance as terms
+from glassjax._pytree import replace
 from glassjax.absorption import window as window_values
 from glassjax.artefacts import keep_ranges
 from glassjax.observables.exafs import exafs, parse_edge
 from glassjax.observables.multiple_scattering import multiple_scattering
 from glassjax.observables.weights import fractions_of
 from glassjax.scattering_tables import HBAR2_OVER_2M, ScatteringTable, find_table, shifted
+from glassjax.surrogates.observable import spectrum
+from glassjax.surrogates.surrogate import Surrogate, load_surrogate
 from glassjax.targets import Target
 
 ABSORPTION = ("chi(k)", "chi(R)", "mu(E)")
@@ -83,7 +87,7 @@ def absorption_target(
       kweight: w.
       window: of the transform, by larch's names; with dk, 1/A.
       rmin: A, of "chi(R)".
-      rmax: A, farthest pair of "chi(k)" (default: the table's reach); end of the fitted range of "chi(R)" (default 4; pairs count 0.5 A farther).
+      rmax: A, farthest pair of "chi(k)" (default: the table's reach); end of the fitted range of "chi(R)" (default 4; pairs count 1 A farther).
       xmin: of "mu(E)".
       xmax: of "mu(E)".
       mask: intervals of x to leave out.
@@ -97,7 +101,7 @@ def absorption_target(
       multiple: add multiple scattering ("chi(k)" only): True, or its longest half path, A.
       taper: A, over which pairs fade before rmax.
       table: scattering table, or its file.
-      surrogate: a `Surrogate`, its name or file ("mu(E)").
+      surrogate: a `Surrogate`, its name or file: for "mu(E)"; for "chi(k)" instead of the tables.
       name: of the target in files.
 
     Raises:
@@ -106,9 +110,24 @@ def absorption_target(
     x, y = _columns(x, y, function, weight)
     if function == "mu(E)":
         return _spectrum_target(x, y, composition, edge, surrogate, xmin, xmax, mask, uncertainty, weight, s02, e0_shift, background, name)
+    if surrogate is not None:
+        if function != "chi(k)" or not isinstance(e0_shift, int | float) or not isinstance(mean_square, int | float) or multiple:
+            raise ValueError(
+                "got a surrogate with chi(R), multiple or inferred terms of the EXAFS equation; needs chi(k) with fixed ones; leave one out"
+            )
+        low, high = _range(x, 3.0 if kmin is None else kmin, min(14.0, float(x[-1])) if kmax is None else kmax)
+        observable, data, grid = _learned(x, y, composition, edge, surrogate, low, high, kweight, mask)
+        independent = 2 * (high - low) * (observable.rmax - 1.0) / math.pi
+        return _finished(observable, grid, data, independent, uncertainty, weight, background, dict(scale=s02), function if name is None else name)
     elements = tuple(fractions_of(composition))
     absorber, level = parse_edge(edge, elements)
     found = table if isinstance(table, ScatteringTable) else find_table(elements, absorber, level, table)
+    reach = found.reach if rmax is None or function == "chi(R)" else rmax
+    if number_density * 4 / 3 * math.pi * reach**3 < 1:
+        raise ValueError(
+            f"got a density of {number_density:g} atoms/A^3 and pairs to {reach:g} A; an absorber has no neighbour inside that cutoff; raise rmax, "
+            "or check the density"
+        )
     low, high = _range(x, 3.0 if kmin is None else kmin, min(14.0, float(x[-1])) if kmax is None else kmax)
     shift, scale, square = _starts(x, y, found, low, high, kweight, e0_shift, s02, mean_square)
     common = dict(edge=edge, number_density=number_density, table=found, e0_shift=shift)
@@ -120,7 +139,7 @@ def absorption_target(
                 raise ValueError(f"got {label} = {value!r} with chi(R); needs a number, or 'infer' to find it in chi(k) before; or fit chi(k)")
         options = dict(kmin=low, kmax=high, kweight=kweight, dk=dk, window=window)
         r = _transform_range(rmin, 4.0 if rmax is None else rmax, high)
-        reach = min(found.reach, float(r[-1]) + 0.5)
+        reach = min(found.reach, float(r[-1]) + 1.0)
         fixed = square if mean_square == "infer" else mean_square
         observable = exafs(r, composition, rmax=reach, transform=options, mean_square=fixed, **common)
         data, grid = _transformed(x, y, r, options), np.concatenate([r, r])
@@ -206,15 +225,9 @@ def _transformed(k, chi, r, options):
 
 def _spectrum_target(x, y, composition, edge, surrogate, xmin, xmax, mask, uncertainty, weight, scale, e0_shift, background, name):
     """The target of mu(E)."""
-    from glassjax.surrogates import Surrogate, load_surrogate, spectrum
-
     if surrogate is None:
         raise ValueError("got mu(E) without a surrogate; needs a trained network that predicts it; pass surrogate (name or file), or guide on chi(k)")
-    model = surrogate if isinstance(surrogate, Surrogate) else load_surrogate(surrogate)
-    elements = tuple(fractions_of(composition))
-    absorber, level = parse_edge(edge, elements)
-    if (model.absorber, model.edge) != (absorber, level):
-        raise ValueError(f"got edge {edge} with a surrogate of {model.absorber}:{model.edge}; needs the same; choose another surrogate")
+    model, elements = _surrogate(surrogate, composition, edge, "xanes")
     keep = keep_ranges(x, xmin=xmin, xmax=xmax, masked_intervals=mask)
     grid, data = x[keep], y[keep]
     axis = np.asarray(model.x, dtype=float)
@@ -222,9 +235,30 @@ def _spectrum_target(x, y, composition, edge, surrogate, xmin, xmax, mask, uncer
         raise ValueError(
             f"got mu(E) from {x[0]:g} to {x[-1]:g}; the surrogate gives {axis[0]:g} to {axis[-1]:g}; needs a range inside it; pass xmin and xmax"
         )
-    observable = spectrum(model, x=grid)
+    observable = spectrum(model, x=grid, elements=elements)
     free = dict(scale=scale, e0=None if isinstance(e0_shift, int | float) and e0_shift == 0 else e0_shift, moves=-np.ones(len(grid)))
     return _finished(observable, grid, data, float(len(grid)) / 4, uncertainty, weight, background, free, "mu(E)" if name is None else name)
+
+
+def _surrogate(surrogate, composition, edge, kind):
+    """The surrogate and the elements of the structures, checked against the edge and kind that are asked for."""
+    model = surrogate if isinstance(surrogate, Surrogate) else load_surrogate(surrogate)
+    elements = tuple(fractions_of(composition))
+    absorber, level = parse_edge(edge, elements)
+    if (model.absorber, model.edge, model.kind) != (absorber, level, kind):
+        raise ValueError(
+            f"got edge {edge}, {kind}, with a surrogate of {model.absorber}:{model.edge}, {model.kind}; needs the same; choose another surrogate"
+        )
+    return model, elements
+
+
+def _learned(x, y, composition, edge, surrogate, low, high, kweight, mask):
+    """Observable, data and k of k^w chi(k) by a surrogate (trained on k^v chi, v in its card)."""
+    model, elements = _surrogate(surrogate, composition, edge, "exafs")
+    data, grid = _weighted(x, y, low, high, kweight, mask)
+    observable = spectrum(model, x=grid, elements=elements)
+    weight = jnp.asarray(grid ** (kweight - json.loads(model.card).get("kweight", 0)), observable.rows.dtype)
+    return replace(observable, rows=observable.rows * weight[:, None]), data, grid
 
 
 def _finished(observable, grid, data, independent, uncertainty, weight, background, free, name) -> Target:

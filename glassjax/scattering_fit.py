@@ -40,7 +40,7 @@ def fit_table(sites, *, absorber, edge, elements, reach, reach_multiple=0.0, car
         phases[element] = np.unwrap(np.angle(np.mean(values[r <= np.quantile(r, 0.25)], axis=0)))
         change = np.array([d / mean_density - 1.0 for d, _, _ in own])
         design = np.concatenate([radial_terms(r), change[:, None] * radial_terms(r)], axis=1)
-        fitted = _least_squares(design, values * np.exp(-1j * phases[element]), 1.0 / r)
+        fitted = _least_squares(design, values * np.exp(-1j * phases[element]), 1.0 / r**2, ridge=1e-10)
         single[element] = fitted.reshape(2, POWERS, -1)
         twice = [(p, f) for _, p, f in paths if p.legs == 4 and len(_scatterers(p)) == 1 and _scatterers(p)[0][1] == element]
         if len(twice) >= POWERS:

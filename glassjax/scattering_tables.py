@@ -5,7 +5,7 @@ F = mag[feff] red exp(i (real[2*phc] + phase[feff])) of feffNNNN.dat (Zabinsky e
 functions of the geometry with coefficients that depend on k, one least-squares fit per k over the paths of many sites (`scattering_fit`): the average
 over the potentials of all those sites comes with it.
 
-    single scattering   F = sum_dp C_dp(k) (rho0 / rho_t - 1)^d R^-p               d = 0, 1 and p = 0..3
+    single scattering   F = sum_dp C_dp(k) (rho0 / rho_t - 1)^d R^-p               d = 0, 1 and p = 0..5
     two scatterers      F = (reff^2 / product of leg lengths) sum_b C_b(k) B_b     B: polynomials of two cosines, times 1 and inverse leg lengths
 
 The number density enters because the zero of the muffin-tin potential, and with it the phase, follows it.
@@ -22,7 +22,7 @@ import numpy as np
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
 
 FORMAT = "glassjax-exafs-1"
-POWERS = 4  # of 1 / R
+POWERS = 6  # of 1 / R
 KGRID = np.arange(0.0, 18.01, 0.1)  # 1/A, of single scattering
 KCOARSE = np.arange(0.0, 18.01, 0.2)  # of two scatterers
 KINDS = ("triangle", "bounce", "through")

@@ -175,7 +175,7 @@ class MultipleScattering:
             total = total + self._path(kind, near, far, across, coefficients, mask & (one == j) & (two == k))
             if kind == "through":
                 total = total + self._path(kind, far, near, across, coefficients, mask & (two == j) & (one == k))
-        return total * self.damping
+        return total * self.damping[None, None]
 
     def _path(self, kind, near, far, across, coefficients, chosen):
         half, product, columns = path_terms(kind, near, far, across)
@@ -184,9 +184,9 @@ class MultipleScattering:
             weight = weight * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((half - self.reach + self.taper) / self.taper, 0.0, 1.0)))
         amplitude = jnp.stack(columns, axis=-1) @ coefficients
         m = self.x.shape[0]
-        phase = 2.0 * self.k * half[..., None]
+        phase = 2.0 * self.k[None, None] * half[..., None]
         wave = amplitude[..., :m] * jnp.sin(phase) + amplitude[..., m:] * jnp.cos(phase)
-        return weight[..., None] * wave * jnp.exp(-2.0 * half[..., None] / self.mean_free_path)
+        return weight[..., None] * wave * jnp.exp(-2.0 * half[..., None] / self.mean_free_path[None, None])
 
 
 def _length(v, mask, fill: float):

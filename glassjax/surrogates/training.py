@@ -184,7 +184,7 @@ class _Problem:
         first = jax.tree.map(lambda leaf: leaf[0], self.cells)
         packed = build(first, self.spec).to_jraph(first.species, jnp.float32(0.5))
         keys = jax.random.split(jax.random.key(self.options.seed), self.options.members)
-        params = jax.vmap(lambda key: self.network.init(key, packed)["params"])(keys)
+        params = jax.jit(jax.vmap(lambda key: self.network.init(key, packed)["params"]))(keys)
         best = dict(params=params, loss=jnp.full(self.options.members, jnp.inf))
         return trainer.initial_state(params, _optimizer(self.options)) | dict(best=best)
 
