@@ -1,6 +1,9 @@
 """Which measurement fixes what: invert amorphous silicon guided by one curve at a time and compare all the others.
 
-    python benchmarks/cross.py [--replicas 4] [--rows g G S XRD ND ADF g+ADF] [--out benchmarks/results/cross.json]
+    python benchmarks/cross.py [--replicas 4] [--rows g G S XRD ND ADF g+ADF EXAFS g+EXAFS] [--surrogate FILE] [--out benchmarks/results/cross.json]
+
+"EXAFS" is k^2 chi(k), 3 to 12 1/A, by the analytic sum over pairs; "learned" the same data guided through a surrogate (benchmarks/absorption.py
+trains one).
 
 Target: a melt-quenched cell that the prior has not seen (2.5 g/cm3, benchmarks/data/silicon_targets.extxyz.gz@1). The curves that guide are
 computed from that cell as a measurement would give them (reciprocal ones from pairs out to 30 A, then seen through the model's window like any
@@ -23,10 +26,11 @@ from glassjax.targets import target
 HERE = Path(__file__).parent
 R, Q, ANGLES = np.linspace(0.08, 8.0, 100), np.arange(1.0, 11.05, 0.1), np.linspace(0.0, 180.0, 91)
 CUTOFF, DISPLACEMENT = 2.85, 1.5
-ROWS = ("prior", "g", "G", "S", "XRD", "ND", "ADF", "g+ADF")
+K = np.arange(3.0, 12.01, 0.05)
+ROWS = ("prior", "g", "G", "S", "XRD", "ND", "ADF", "g+ADF", "EXAFS", "g+EXAFS")
 
 
-def observables(rmax: float = 10.0) -> dict:
+def observables(rmax: float = 10.0, density: float = 0.05) -> dict:
     """Every curve that is compared."""
     silicon = ["Si"]
     intensity = dict(function="I", rmax=rmax, displacement=DISPLACEMENT)
@@ -37,12 +41,17 @@ def observables(rmax: float = 10.0) -> dict:
         "XRD": glassjax.structure_factor(Q, silicon, weights="xray", **intensity),
         "ND": glassjax.structure_factor(Q, silicon, weights="neutron", **intensity),
         "ADF": glassjax.angle_distribution(ANGLES, silicon, cutoff=CUTOFF),
+        "EXAFS": glassjax.exafs(K, silicon, edge="Si:K", number_density=density, kweight=2),
     }
 
 
-def made_target(name: str, cell):
+def made_target(name: str, cell, surrogate=None):
     """The target of one row, from what a measurement of the cell would show."""
     density = float(glassjax.number_density(cell))
+    if name in ("EXAFS", "learned"):
+        chi = compute_spectra([cell], [glassjax.exafs(K, ["Si"], edge="Si:K", number_density=density)])[0][0]
+        options = dict(function="chi(k)", edge="Si:K", kmin=3.0, kmax=12.0, number_density=density, name=name)
+        return glassjax.absorption_target(K, chi, ["Si"], **options, surrogate=surrogate if name == "learned" else None)
     x = observables()[name].x
     y = compute_spectra([cell], [observables(30.0)[name]])[0][0]
     options = dict(number_density=density, name=name)
@@ -70,8 +79,8 @@ def run(name: str, cell, arguments) -> dict:
     if name == "prior":
         result = glassjax.generate(**common)
     else:
-        result = glassjax.invert([made_target(part, cell) for part in name.split("+")], **common)
-    made = observables()
+        result = glassjax.invert([made_target(part, cell, arguments.surrogate) for part in name.split("+")], **common)
+    made = observables(density=density)
     reference, curves = compute_spectra([cell], list(made.values())), compute_spectra(result.structures, list(made.values()))
     errors = {}
     for key, want, got in zip(made, reference, curves, strict=True):
@@ -91,7 +100,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
+    parser.add_argument("--rows", nargs="+", default=ROWS, choices=(*ROWS, "learned"))
+    parser.add_argument("--surrogate", help="of silicon's EXAFS, for the row 'learned'")
     parser.add_argument("--out", default=HERE / "results" / "cross.json")
     arguments = parser.parse_args()
     cell = glassjax.from_atoms(ase.io.read(HERE / "data" / "silicon_targets.extxyz.gz", index="1"))

@@ -296,7 +296,9 @@ def _train_surrogate(commands) -> None:
 def _spectra(commands) -> None:
     spectra = _command(commands, "spectra", "curves of structures: columns x, mean and one per frame, and a picture beside the CSV")
     spectra.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
-    spectra.add_argument("--function", nargs="+", choices=COMPUTED, required=True, help="what to compute; several share one pair pass")
+    spectra.add_argument(
+        "--function", nargs="+", choices=(*COMPUTED, *ABSORPTION), required=True, help="what to compute; several share one pair pass"
+    )
     spectra.add_argument("--weights", choices=WEIGHTS, help="of the pairs; may be left out for one element")
     spectra.add_argument("--rmin", type=float, default=0.08, metavar="A", help="first r")
     spectra.add_argument("--rmax", type=float, metavar="A", help="last r (default: 8); of functions of Q, the farthest pair (default: 10)")
@@ -314,6 +316,13 @@ def _spectra(commands) -> None:
     spectra.add_argument("--partials", action="store_true", help="every partial (and every triplet) instead of the total")
     spectra.add_argument("--cutoff", type=float, metavar="A", help="bond cutoff of angles and coordination (default: 1.285 x covalent radii)")
     spectra.add_argument("--triplet", nargs="+", metavar="A-B-C", help="of an ADF, centre in the middle (default: all angles)")
+    spectra.add_argument("--edge", nargs="+", metavar="EL:EDGE", help="of chi(k) and chi(R), such as Cu:K Zr:K")
+    spectra.add_argument("--kmin", type=float, default=3.0, metavar="1/A", help="first k, or where the window of chi(R) opens")
+    spectra.add_argument("--kmax", type=float, default=12.0, metavar="1/A", help="last k, or where that window closes")
+    spectra.add_argument("--kweight", type=float, default=2.0, metavar="W", help="power of k")
+    spectra.add_argument("--multiple", action="store_true", help="add multiple scattering to chi(k)")
+    spectra.add_argument("--scattering", metavar="FILE", help="scattering table (default: the shipped ones)")
+    spectra.add_argument("--surrogate", metavar="NAME|FILE", help="of mu(E)")
     spectra.add_argument("--out", required=True, metavar="CSV", help="file to write; several functions add their names to it")
 
 

@@ -9,12 +9,14 @@ from glassjax.commands import output_file
 
 def spectra(options) -> int:
     """Curves of structures: one pair pass per frame for every function and partial that was asked for."""
+    from glassjax.absorption_targets import ABSORPTION
     from glassjax.archive import write_whole
     from glassjax.io.atoms import read_structures
     from glassjax.measurements import unique_name
     from glassjax.plots import AXES, plot_spectra, png
     from glassjax.preparation import check_reach
     from glassjax.spectra import compute_spectra
+    from glassjax.structure import number_density
 
     out = output_file(options.out, None)
     if out.suffix.lower() == ".png":
@@ -25,7 +27,10 @@ def spectra(options) -> int:
         if any(frame.symbols.count(e) * len(symbols) != symbols.count(e) * len(frame.symbols) for e in frame.elements):
             raise ValueError(f"got frame {index} of another composition than frame 0; needs one composition; compute them one by one")
     fractions = {e: symbols.count(e) / len(symbols) for e in frames[0].elements}
-    made = [item for function in options.function for item in _observables(function, fractions, options)]
+    density = float(np.mean([number_density(frame) for frame in frames]))
+    made = []
+    for function in options.function:
+        made += _absorption(function, fractions, density, options) if function in ABSORPTION else _observables(function, fractions, options)
     for index, frame in enumerate(frames):
         for label, _, _, one in made:
             check_reach(one.rmax, frame, f"{label} of frame {index}")
@@ -42,6 +47,34 @@ def spectra(options) -> int:
     write_whole(out.with_suffix(".png"), png(plot_spectra(panels)))
     print(f"{len(frames)} frames, {len(made)} curves each: {', '.join(map(str, written))}; picture in {out.with_suffix('.png')}")
     return 0
+
+
+def _absorption(function: str, fractions: dict, density: float, options) -> list[tuple]:
+    """(label, function, x, observable) of one absorption curve per edge."""
+    from glassjax.observables.exafs import exafs
+    from glassjax.observables.multiple_scattering import multiple_scattering
+    from glassjax.surrogates.observable import spectrum
+    from glassjax.surrogates.surrogate import load_surrogate
+
+    if function == "mu(E)":
+        if options.surrogate is None:
+            raise ValueError("got mu(E) without a surrogate; needs the network that predicts it; pass --surrogate")
+        one = spectrum(load_surrogate(options.surrogate), elements=tuple(fractions))
+        return [(f"mu {one.surrogate.absorber}_{one.surrogate.edge}", function, np.asarray(one.x), one)]
+    if not options.edge:
+        raise ValueError(f"got {function} without an edge; needs absorber and edge; pass --edge, such as Si:K")
+    made = []
+    for edge in options.edge:
+        common = dict(edge=edge, number_density=density, table=options.scattering, rmax=options.rmax)
+        if function == "chi(R)":
+            x = np.linspace(0.5, 5.0, 200 if options.points is None else options.points)
+            window = dict(kmin=options.kmin, kmax=options.kmax, kweight=options.kweight, dk=1.0, window="hanning")
+            one = exafs(x, fractions, transform=window, **common)
+        else:
+            x = np.arange(options.kmin, options.kmax + 1e-6, 0.05)
+            one = (multiple_scattering if options.multiple else exafs)(x, fractions, kweight=options.kweight, **common)
+        made.append((f"{'chi' if function == 'chi(k)' else 'chiR'} {edge.replace(':', '_')}", function, np.asarray(one.x), one))
+    return made
 
 
 def _observables(function: str, fractions: dict, options) -> list[tuple]:

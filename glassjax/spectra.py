@@ -50,6 +50,10 @@ def _batch(frames, observables) -> list[np.ndarray]:
     reaches = ([max(o.rmax for o in pairs)] if pairs else []) + [o.rmax for o in observables if not isinstance(o, PairObservable)]
     # one list serves frames of different cells: the images of every cell, the capacity of the densest
     specs = [_common(frames, smallest, reach) for reach in reaches]
+    others = [o for o in observables if not isinstance(o, PairObservable)]
+    for place, one in enumerate(others, start=len(specs) - len(others)):
+        if hasattr(one, "needed"):  # its list has slots of its own beside the neighbours
+            specs[place] = replace(specs[place], edges=max(one.fit(s).spec.edges for s in frames))
     batch = stack(frames)
     while True:
         curves, needed = _evaluate(tuple(observables), batch, tuple(specs))
@@ -81,7 +85,8 @@ def _one(observables, structure, specs):
             curves.append(one.from_histogram(structure, counts))
             continue
         spec = specs.pop(0)
-        needed.append(build(structure, spec).needed)
+        graph = build(structure, spec)
+        needed.append(one.needed(structure, graph) if hasattr(one, "needed") else graph.needed)
         curves.append(replace(one, spec=spec)(structure))
     return curves, needed
 

@@ -126,7 +126,7 @@ def test_damping_fades_the_derivative_where_members_disagree(x64):
     curve, jacobian, _ = linearize(damped, s)
     np.testing.assert_allclose(curve, linearize(free, s)[0], atol=1e-12)  # the curve itself is not damped
     # per site: the derivative of its spectrum, weighted with its trust
-    rows = jax.jit(jax.jacfwd(lambda p: sites(p)[0]))(s.positions)
+    rows = jax.jit(jax.jacrev(lambda p: sites(p)[0]))(s.positions)
     np.testing.assert_allclose(jacobian, np.einsum("i,imnc->ncm", trust / 5, rows), atol=1e-9)
     back = jax.jit(jax.grad(lambda p: damped(dataclasses.replace(s, positions=p))[3]))(s.positions)
     np.testing.assert_allclose(back, jacobian[..., 3], atol=1e-9)

@@ -71,11 +71,11 @@ class MultipleScattering:
         """The same observable with lists of neighbours and triangles for structures like this one (options: `neighbor_spec`)."""
         spec = neighbor_spec(structure, self.rmax, **options)
         triangles = _triangles(float(number_density(structure)), self.reach)
-        return replace(self, single=replace(self.single, spec=spec), spec=replace(spec, edges=triangles))
+        return replace(self, spec=replace(spec, edges=triangles))
 
     def grown(self, needed) -> MultipleScattering:
         """The same observable with capacities that suffice for what ``needed`` reported."""
-        return replace(self, single=replace(self.single, spec=grow(self.single.spec, needed)), spec=grow(self.spec, needed))
+        return replace(self, spec=grow(self.spec, needed))
 
     def needed(self, structure: Structure, graph: Graph) -> jax.Array:
         """[neighbours, triangles per absorber, cell occupancy] met."""
@@ -88,7 +88,7 @@ class MultipleScattering:
         same_elements(self, structure)
         fitted = self if self.spec is not None else self.fit(structure)
         graph = gathered_graph(structure, fitted.spec)
-        return self.single(structure) + fitted._multiple(structure, fitted._near(graph), derivative=False)[0]
+        return replace(self.single, spec=fitted.spec)(structure) + fitted._multiple(structure, fitted._near(graph), derivative=False)[0]
 
     def linearize(self, structure: Structure, graph: Graph) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The curve [m], d curve / d positions [n, 3, m], d curve / d ln L [m] at fixed fractional coordinates; NaN where a list overflowed."""
