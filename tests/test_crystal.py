@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, graphene
 from ase.io import read
+from ase.neighborlist import neighbor_list
 
 import glassjax
 from glassjax._pytree import replace
@@ -63,8 +64,7 @@ def test_hexagonal_diamond_and_graphite_are_not_cubic_diamond():
     places = [(0, 0, 0), (0, 0, u), (1 / 3, 2 / 3, 0.5), (1 / 3, 2 / 3, 0.5 + u)]
     cell = [[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, c]]
     lonsdaleite = Atoms("C4", scaled_positions=np.array(places) + 0.01, cell=cell, pbc=True).repeat((4, 4, 3))
-    numbers = glassjax.coordination_fractions(glassjax.from_atoms(lonsdaleite), 1.85)
-    assert numbers == {4: 1.0}
+    assert (np.bincount(neighbor_list("i", lonsdaleite, 1.85)) == 4).all()
     assert diamond_fraction(glassjax.from_atoms(lonsdaleite)) == 0.0
     sheet = graphene(a=2.46, size=(4, 4, 1), vacuum=1.7)
     sheet.pbc = True
