@@ -4,7 +4,8 @@
 
 (a) the prior alone at 1.5, 2.5 and 3.5 g/cm3, 216 and 2000 atoms, against the cells of the data: coordination, g(r), and the surrogate's spectrum;
 (b) at 2.0 g/cm3, guided by the mean spectrum of all two-fold, and of all four-fold, sites of the data, against the prior alone;
-(c) diamond with a random displacement of 0.4 A per component, with the prior alone and guided by the spectrum of a cell of 3.5 g/cm3, over strengths;
+(c) diamond with random displacements, with the prior alone and guided by the spectrum of a cell of 3.5 g/cm3, over strengths: displacements with a
+    root mean square length of 0.4 A (0.23 A per component), and of 0.4 A per component;
 (d) cycles of re-noising to 0.24 A and denoising, from quick samples at 1.5 g/cm3 (prior alone) and from the two-fold ensemble of (b), guided.
 
 A bond is a pair closer than 1.85 A. Every run keeps a folder below --out, and is not repeated when that holds its results; --out must be another one
@@ -27,7 +28,7 @@ from glassjax.report import curve
 HERE = Path(__file__).parent
 BOND = 1.85  # A
 HELD_OUT = "d0.0_19"  # cell of 3.5 g/cm3 that the surrogate was not trained on
-SHAKEN = 0.4  # A, per component, of the perturbed diamond
+SHAKEN = dict(length=0.4 / np.sqrt(3), component=0.4)  # A per component, of the perturbed diamond: 0.4 A long, or 0.4 A in each direction
 RENOISE = 0.24  # A, Kwon et al.
 INDEX = np.arange(100.0)  # of the points of a spectrum: no energy axis is given
 RADII = np.linspace(0.08, 8.0, 100)
@@ -62,6 +63,16 @@ def summarise(rows: list[dict]) -> dict:
     return summary
 
 
+def keeps(folder: Path, asked: str) -> bool:
+    """Whether a folder holds the finished run that is asked for; an empty one takes the question, another run's is refused."""
+    note = folder / "asked.json"
+    if note.exists() and note.read_text() != asked:
+        raise ValueError(f"{folder} holds a run with {note.read_text()}, not {asked}; needs a folder of its own: pass another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(asked)
+    return (folder / "seconds.json").exists()
+
+
 class Runs:
     """The runs of one call of this script: their folders, settings, and results so far."""
 
@@ -86,13 +97,16 @@ class Runs:
         observable = glassjax.spectrum(self.surrogate)
         return np.mean([curve(observable, structure) for structure in structures], axis=0)
 
-    def sample(self, name: str, data=None, *, replicas: int, plan: dict, atoms: int = 216, density: float | None = None, init=None, strength=None):
+    def sample(
+        self, name: str, data=None, *, replicas: int, plan: dict, atoms: int = 216, density: float | None = None, init=None, strength=None, seed=0
+    ):
         """Structures of one run, made now or read from its folder, and its entry in the results."""
         plan = plan | (dict(steps=6, corrections=0, finish=True) if self.short else {})
         replicas = min(replicas, 2) if self.short else replicas
         folder = self.out / name.replace(" ", "_")
-        settings = dict(replicas=replicas, atoms=atoms, density=density, strength=strength, **plan)
-        if not (folder / "run.json").exists():
+        settings = dict(replicas=replicas, atoms=atoms, density=density, strength=strength, guided=data is not None, seed=self.seed + seed, **plan)
+        asked = json.dumps(settings | self.record["settings"], sort_keys=True, default=str)
+        if not keeps(folder, asked):
             started = time.monotonic()
             place = dict(composition="C", atoms=atoms, number_density=self.number_density(atoms, density))
             goal = () if data is None else self.target(data, atoms, place["number_density"])
@@ -102,13 +116,13 @@ class Runs:
                 **place,
                 prior=self.prior,
                 replicas=replicas,
-                chunk=min(self.chunk, 1 if atoms > 1000 else self.chunk),
-                seed=self.seed + (0 if init is None else sum(map(ord, name))),
+                chunk=1 if atoms > 1000 or data is not None else self.chunk,
+                seed=self.seed + seed,
                 init=starts,
                 strength=strength,
                 plan=protocol("default", **plan),
                 out=folder,
-                resume=folder.exists(),
+                resume=True,
             )
             (folder / "seconds.json").write_text(json.dumps(time.monotonic() - started))
         structures = glassjax.read_structures(folder / "ensemble.extxyz")
@@ -142,7 +156,7 @@ def unconditional(runs: Runs) -> dict:
         pairs = glassjax.pair_distribution(RADII, ["C"], width=0.15)
         expected = dict(g=np.mean([curve(pairs, c) for c in cells], axis=0), spectrum=runs.spectra[same].mean(axis=(0, 1)))
         reference = summarise([describe(c) for c in cells])
-        for atoms, replicas in ((216, 8), (LARGE, 1)):
+        for atoms, replicas in ((216, 8), (432 if runs.short else LARGE, 1)):
             structures, entry = runs.sample(f"a {density} {atoms}", replicas=replicas, plan=PLAIN, atoms=atoms, density=density)
             made = dict(g=np.mean([curve(pairs, s) for s in structures], axis=0), spectrum=runs.spectrum(structures))
             entry |= dict(
@@ -179,11 +193,15 @@ def perturbed_diamond(runs: Runs) -> dict:
     chosen = [atoms.info["name"] for atoms in runs.cells].index(HELD_OUT)
     data = runs.spectra[chosen].mean(axis=0)
     reference = describe(glassjax.from_atoms(runs.cells[chosen]))
-    entries = [runs.sample("c prior", replicas=4, plan=FROM_CRYSTAL, init=runs.diamond)[1]]
-    for strength in STRENGTHS:
-        entries.append(runs.sample(f"c {strength:g}", data, replicas=4, plan=FROM_CRYSTAL, init=runs.diamond, strength=strength)[1])
+    found = {}
+    for name, level in SHAKEN.items():
+        plan = FROM_CRYSTAL | dict(sigma_max=float(level))
+        found[name] = [runs.sample(f"c {name} prior", replicas=4, plan=plan, init=runs.diamond)[1]]
+        for strength in STRENGTHS[name]:
+            guided = runs.sample(f"c {name} {strength:g}", data, replicas=4, plan=plan, init=runs.diamond, strength=strength)
+            found[name].append(guided[1])
     spectra = dict(target=np.round(data, 5).tolist(), diamond=np.round(runs.spectrum([runs.diamond]), 5).tolist())
-    return dict(runs=entries, reference=reference, strengths=[0.0, *STRENGTHS], spectra=spectra)
+    return dict(runs=found, reference=reference, spectra=spectra)
 
 
 def restarts(runs: Runs) -> dict:
@@ -198,7 +216,7 @@ def restarts(runs: Runs) -> dict:
         structures, entry = runs.sample(begin, data, replicas=16, plan=first or GUIDED, density=density)
         found[name] = [entry]
         for cycle in range(1, (1 if runs.short else cycles) + 1):
-            structures, entry = runs.sample(f"d {name} {cycle}", data, replicas=16, plan=plan, density=density, init=structures)
+            structures, entry = runs.sample(f"d {name} {cycle}", data, replicas=16, plan=plan, density=density, init=structures, seed=cycle)
             found[name].append(entry)
     return dict(runs=found)
 
@@ -207,8 +225,8 @@ PARTS = dict(a=unconditional, b=steered, c=perturbed_diamond, d=restarts)
 LARGE = 2000  # atoms
 PLAIN = dict(steps=150, corrections=2)
 GUIDED = dict(steps=60, corrections=1)
-FROM_CRYSTAL = dict(steps=40, corrections=1, sigma_max=SHAKEN)
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+FROM_CRYSTAL = dict(steps=30, corrections=1)
+STRENGTHS = dict(length=(0.01, 0.1, 1.0, 10.0, 100.0), component=(1.0,))
 QUICK = dict(steps=40, corrections=0)
 CYCLE = dict(steps=30, corrections=1, sigma_max=RENOISE)
 GUIDED_CYCLE = dict(steps=15, corrections=0, sigma_max=RENOISE)
