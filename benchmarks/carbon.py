@@ -83,9 +83,10 @@ class Runs:
         self.cells, self.densities, self.numbers, self.spectra = load_data(Path(arguments.data))
         self.diamond = glassjax.read_structures(Path(arguments.data) / "diamond.extxyz")[0]
         self.short = arguments.short
-        self.record = json.loads(self.results.read_text()) if self.results.exists() and not arguments.fresh else {}
+        if arguments.fresh:
+            self.results.unlink(missing_ok=True)
         names = dict(prior=str(arguments.prior), surrogate=str(arguments.surrogate), bond=BOND, seed=arguments.seed, short=arguments.short)
-        self.record |= dict(settings=names, glassjax=glassjax.__version__)
+        self.record = dict(settings=names)
 
     def target(self, data, atoms: int, number_density: float):
         """The mean spectrum ``data`` [100] as a target, with the default uncertainty: 0.02 of its maximum."""
@@ -140,10 +141,14 @@ class Runs:
         """Atoms per A^3; of the diamond cell where no density is given."""
         return float(glassjax.number_density(self.diamond)) if density is None else glassjax.check_density(["C"] * atoms, mass_density=density)
 
+    def kept(self) -> dict:
+        """What the results file holds now: another process may have added to it."""
+        return json.loads(self.results.read_text()) if self.results.exists() else {}
+
     def save(self, part: str, found: dict) -> None:
         """Write the results of a part, keeping those of the others."""
-        self.record[part] = found
         self.results.parent.mkdir(parents=True, exist_ok=True)
+        self.record = self.kept() | dict(settings=self.record["settings"], glassjax=glassjax.__version__, **{part: found})
         self.results.write_text(json.dumps(self.record, indent=1, default=float) + "\n")
 
 

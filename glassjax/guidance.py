@@ -77,6 +77,7 @@ class Posterior:
             models, pushes, found = self._gradient(estimate, sigma)
         else:
             models, pushes, found = self._pseudo_inverse(estimate, sigma)
+        pushes = jnp.stack([_held(t.observable, p, sigma) for t, p in zip(self.targets, pushes, strict=True)])
         push = jnp.where((structure.species >= 0)[:, None], jnp.sum(pushes, axis=0), 0.0)
         size = jnp.sqrt(jnp.sum(pushes**2, axis=(1, 2)))
         per_target = dict(
@@ -174,6 +175,14 @@ class Posterior:
             strains.append(strain)
             needed[f"needed_target_{index}"] = _needed(one, estimate, graph)
         return curves, jnp.concatenate(parts, axis=-1), jnp.concatenate(strains) / -3.0, needed
+
+
+def _held(one, push, sigma):
+    """The push [n, 3] of one target, cut per atom where it moves the estimate farther than the observable's ``largest_move`` (A), if it has one."""
+    if not hasattr(one, "largest_move"):
+        return push
+    move = sigma**2 * jnp.sqrt(jnp.sum(push**2, axis=1, keepdims=True) + 1e-20)
+    return push * jnp.minimum(1.0, one.largest_move / move)
 
 
 def _needed(one, structure, graph):

@@ -28,6 +28,7 @@ class SpectrumObservable:
       rows: [m, points] interpolation from the surrogate's points.
       surrogate: the ensemble.
       components: directions of the Jacobian (static).
+      largest_move: A, farthest that guidance may move an atom's estimate in one step: beyond, the derivative of a network says nothing (static).
       function: "mu(E)" or "chi(k)" (static).
       elements: species order (static).
       rmax: A, reach of the neighbour list (static).
@@ -39,6 +40,7 @@ class SpectrumObservable:
     rows: jax.Array
     surrogate: Surrogate
     components: int = static()
+    largest_move: float = static()
     function: str = static()
     elements: tuple[str, ...] = static()
     rmax: float = static()
@@ -109,7 +111,7 @@ class SpectrumObservable:
         return unit.T, unit * jnp.sqrt(jnp.sum(self.surrogate.basis**2) / basis.shape[1])
 
 
-def spectrum(surrogate: Surrogate, x=None, *, components: int = 8, elements=None) -> SpectrumObservable:
+def spectrum(surrogate: Surrogate, x=None, *, components: int = 8, elements=None, largest_move: float = 0.1) -> SpectrumObservable:
     """The spectrum of a structure, averaged over its absorbing atoms, by a surrogate.
 
     Args:
@@ -117,6 +119,7 @@ def spectrum(surrogate: Surrogate, x=None, *, components: int = 8, elements=None
       x: [m] ascending points inside the surrogate's, in its unit; by default its own.
       components: directions of the Jacobian; each costs one reverse pass through every member.
       elements: order of the elements of the structures; by default the surrogate's.
+      largest_move: A, see `SpectrumObservable`.
 
     Raises:
       ValueError: points out of order or beyond the surrogate's, an element that it does not know, components below 1.
@@ -140,6 +143,7 @@ def spectrum(surrogate: Surrogate, x=None, *, components: int = 8, elements=None
         x=jnp.asarray(points, kind),
         rows=jnp.asarray(rows, kind),
         surrogate=surrogate,
+        largest_move=float(largest_move),
         components=min(int(components), surrogate.basis.shape[0]),
         function=KINDS[surrogate.kind],
         elements=names,
