@@ -230,12 +230,12 @@ PARTS = dict(a=unconditional, b=steered, c=perturbed_diamond, d=restarts)
 LARGE = 2000  # atoms
 PLAIN = dict(steps=150, corrections=2)
 GUIDED = dict(steps=60, corrections=1)
-FROM_CRYSTAL = dict(steps=30, corrections=1)
-STRENGTHS = dict(length=(0.01, 0.1, 1.0, 10.0, 100.0), component=(1.0,))
+FROM_CRYSTAL = dict(steps=60, corrections=3)
+STRENGTHS = dict(length=(0.1, 1.0, 10.0, 100.0), component=(10.0,))
 QUICK = dict(steps=40, corrections=0)
 CYCLE = dict(steps=30, corrections=1, sigma_max=RENOISE)
 GUIDED_CYCLE = dict(steps=15, corrections=0, sigma_max=RENOISE)
-CYCLES, GUIDED_CYCLES = 10, 6
+CYCLES, GUIDED_CYCLES = 10, 3
 
 
 def main():

@@ -13,7 +13,10 @@ from glassjax.settings import TargetSettings
 from glassjax.targets import Target
 
 OWN = ("edge", "kmin", "kmax", "kweight", "dk", "window", "rmin", "rmax", "xmin", "xmax", "s02", "e0", "e0_shift", "mean_square", "multiple")
-OWN += ("scattering", "surrogate", "group", "energy_unit", "rbkg")
+OWN += ("scattering", "surrogate", "group", "energy_unit", "rbkg", "kpower")
+SHARED = ("edge", "s02", "e0_shift", "group", "energy_unit", "surrogate")
+EXAFS = (*SHARED, "e0", "kmin", "kmax", "kweight", "dk", "window", "rbkg", "scattering", "mean_square", "rmax", "kpower")
+BELONG = {"chi(k)": (*EXAFS, "multiple"), "chi(R)": (*EXAFS, "rmin"), "mu(E)": (*SHARED, "xmin", "xmax")}
 
 
 def is_absorption(one: TargetSettings) -> bool:
@@ -33,14 +36,17 @@ def read_absorption_target(one: TargetSettings, *, symbols: Sequence[str], numbe
     """
     function = "chi(k)" if one.function is None else one.function
     elements = tuple(dict.fromkeys(symbols))
-    found = read_absorption(one.file, group=one.group, energy_unit=one.energy_unit)
+    found = read_absorption(one.file, group=one.group, energy_unit=one.energy_unit, kpower=one.kpower)
     edge = _edge(one, found, elements)
     if one.columns is not None or one.isotopes or one.partial is not None:
         raise ValueError(f"{one.file}: got columns, isotopes or partial with {function}; needs none of them; leave them out")
-    made: dict = {}
+    wrong = [name for name in OWN if name not in BELONG[function] and getattr(one, name) != getattr(TargetSettings, name)]
+    if wrong:
+        raise ValueError(f"{one.file}: got {', '.join(wrong)} with {function}; needs some of {', '.join(BELONG[function])}; leave the others out")
+    made: dict = dict(surrogate=one.surrogate)
     if function == "mu(E)":
         used = to_normalised(found)
-        made |= dict(xmin=one.xmin, xmax=one.xmax, surrogate=one.surrogate)
+        made |= dict(xmin=one.xmin, xmax=one.xmax)
     else:
         options = {n: getattr(one, n) for n in ("e0", "kmin", "kmax", "kweight", "dk", "window", "rbkg") if getattr(one, n) is not None}
         used = to_chi(found, **options)
@@ -56,7 +62,7 @@ def read_absorption_target(one: TargetSettings, *, symbols: Sequence[str], numbe
     common = dict(uncertainty=uncertainty, weight=one.weight, s02=one.s02, e0_shift=one.e0_shift, background=one.background, mask=mask, name=one.name)
     x, y = (used.x, used.y) if function == "mu(E)" else (used.x[used.x > 0], used.y[used.x > 0])
     result = absorption_target(x, y, symbols, function=function, number_density=number_density, edge=edge, **common, **made)
-    record = dict(name=result.name, file=str(one.file), sha256=found.sha256, function=function, edge=edge, e0=found.e0 if one.e0 is None else one.e0)
+    record = dict(name=result.name, file=str(one.file), sha256=found.sha256, function=function, edge=edge, e0=used.e0 if one.e0 is None else one.e0)
     record |= dict(weight=one.weight, uncertainty="default" if uncertainty is None else "one number given", points_in_file=len(found.x))
     record |= dict(points_used=len(result.data), independent_points=result.independent, options={n: v for n, v in made.items() if v is not None})
     record |= dict(mask=[list(m) for m in mask], notes=list(used.notes), s02=one.s02, e0_shift=one.e0_shift, inferred=result.nuisance.inferred)

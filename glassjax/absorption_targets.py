@@ -25,21 +25,24 @@ SHARE = 0.02  # default uncertainty, of the largest value: what two careful meas
 STEP = 0.05  # 1/A, to which denser data are brought
 
 
-def align_edge(k, chi, table: ScatteringTable, *, kmin: float, kmax: float, kweight: float = 2) -> tuple[float, float, float]:
+def align_edge(
+    k, chi, table: ScatteringTable, *, kmin: float, kmax: float, kweight: float = 2, shift: float | None = None
+) -> tuple[float, float, float]:
     """(e0_shift in eV, S0^2, sigma^2 in A^2) that bring the mean chi(k) of the table's own structures closest to the data.
 
-    A grid of shifts from -20 to 20 eV and of sigma^2 from 0 to 0.012 A^2, S0^2 by least squares for each: a start for inference, not a result.
+    A grid of shifts from -20 to 20 eV and of sigma^2 from 0 to 0.012 A^2, S0^2 by least squares for each: a start for inference, not a
+    result. ``shift`` fixes the first.
     """
     k, chi = np.asarray(k, dtype=float), np.asarray(chi, dtype=float)
     inside = (k >= kmin) & (k <= kmax)
     at, wanted = k[inside], (chi * k**kweight)[inside]
     best = (math.inf, 0.0, 1.0, 0.0)
-    for shift in np.arange(-20.0, 20.01, 0.5):
-        moved = shifted(at, shift)
+    for one in np.arange(-20.0, 20.01, 0.5) if shift is None else (shift,):
+        moved = shifted(at, one)
         for mean_square in np.arange(0.0, 0.0121, 0.002):
             model = at**kweight * np.interp(moved, table.k, table.mean_chi) * np.exp(-2 * moved**2 * mean_square)
             scale = float(np.clip(model @ wanted / max(model @ model, 1e-12), 0.3, 1.5))
-            best = min(best, (float(np.sum((wanted - scale * model) ** 2)), float(shift), scale, float(mean_square)))
+            best = min(best, (float(np.sum((wanted - scale * model) ** 2)), float(one), scale, float(mean_square)))
     return best[1:]
 
 
@@ -91,7 +94,7 @@ def absorption_target(
       xmin: of "mu(E)".
       xmax: of "mu(E)".
       mask: intervals of x to leave out.
-      uncertainty: of what is fitted (k^w chi, chi(R) or mu), a number or [m]; by default 0.02 of its largest value.
+      uncertainty: of what is fitted (k^w chi, chi(R) or mu), a number; by default 0.02 of its largest value.
       weight: multiplies 1 / uncertainty^2.
       s02: S0^2 (edge step for "mu(E)"): a number (fixed), "infer", or {start, deviation, bounds}.
       e0_shift: eV, E0 of the model minus E0 of the data: a number, "infer" (its start found by `align_edge`), or {start, deviation, bounds}; for
@@ -111,10 +114,8 @@ def absorption_target(
     if function == "mu(E)":
         return _spectrum_target(x, y, composition, edge, surrogate, xmin, xmax, mask, uncertainty, weight, s02, e0_shift, background, name)
     if surrogate is not None:
-        if function != "chi(k)" or not isinstance(e0_shift, int | float) or not isinstance(mean_square, int | float) or multiple:
-            raise ValueError(
-                "got a surrogate with chi(R), multiple or inferred terms of the EXAFS equation; needs chi(k) with fixed ones; leave one out"
-            )
+        if function != "chi(k)" or (e0_shift, mean_square) != (0.0, 0.0) or multiple:
+            raise ValueError("got a surrogate with chi(R), multiple or inferred terms of the EXAFS equation; needs chi(k) alone; leave one out")
         low, high = _range(x, 3.0 if kmin is None else kmin, min(14.0, float(x[-1])) if kmax is None else kmax)
         observable, data, grid = _learned(x, y, composition, edge, surrogate, low, high, kweight, mask)
         independent = 2 * (high - low) * (observable.rmax - 1.0) / math.pi
@@ -137,11 +138,13 @@ def absorption_target(
         for label, value in (("e0_shift", e0_shift), ("mean_square", mean_square)):
             if not isinstance(value, int | float) and value != "infer":
                 raise ValueError(f"got {label} = {value!r} with chi(R); needs a number, or 'infer' to find it in chi(k) before; or fit chi(k)")
+        if multiple or mask:
+            raise ValueError("got multiple or mask with chi(R); needs chi(k) for either; leave them out, or fit chi(k)")
         options = dict(kmin=low, kmax=high, kweight=kweight, dk=dk, window=window)
         r = _transform_range(rmin, 4.0 if rmax is None else rmax, high)
         reach = min(found.reach, float(r[-1]) + 1.0)
         fixed = square if mean_square == "infer" else mean_square
-        observable = exafs(r, composition, rmax=reach, transform=options, mean_square=fixed, **common)
+        observable = exafs(r, composition, rmax=reach, transform=options | dict(first=float(x[0]), last=float(x[-1])), mean_square=fixed, **common)
         data, grid = _transformed(x, y, r, options), np.concatenate([r, r])
         independent = 2 * (high - low) * (r[-1] - r[0]) / math.pi
         free = dict(scale=scale)
@@ -153,9 +156,9 @@ def absorption_target(
         observable = kind(grid, composition, kweight=kweight, rmax=rmax, **common)
         independent = 2 * (high - low) * (observable.rmax - 1.0) / math.pi
         free = dict(scale=scale, e0=shift if isinstance(e0_shift, dict) or e0_shift == "infer" else None, mean_square=square)
-        free["e0"] = _about(e0_shift, shift) if free["e0"] is not None else None
+        free["e0"] = _about(e0_shift, shift, 3.0) if free["e0"] is not None else None
         free["mean_square"] = None if isinstance(mean_square, int | float) and mean_square == 0 else _about(mean_square, square)
-        free["moves"] = -1.0 / (2 * HBAR2_OVER_2M * grid)
+        free |= dict(moves=-1.0 / (2 * HBAR2_OVER_2M * grid), kweight=kweight)
     return _finished(observable, grid, data, independent, uncertainty, weight, background, free, function if name is None else name)
 
 
@@ -178,21 +181,23 @@ def _range(k, low, high) -> tuple[float, float]:
 
 def _starts(k, chi, table, low, high, kweight, e0_shift, s02, mean_square):
     """Energy shift that the observable is built with, and the starts of S0^2 and sigma^2."""
-    found = (0.0, 1.0, 0.003)
-    if e0_shift == "infer":
-        found = align_edge(k, chi, table, kmin=low, kmax=high, kweight=kweight)
-    shift = found[0] if e0_shift == "infer" else float(e0_shift.get("start", 0.0)) if isinstance(e0_shift, dict) else float(e0_shift)
-    scale = s02
-    if s02 == "infer" and e0_shift == "infer":
-        scale = dict(start=found[1], deviation=0.1, bounds=(0.3, 1.5))
-    return shift, scale, max(found[2], 1e-3)
+    if isinstance(e0_shift, str) and e0_shift != "infer":
+        raise ValueError(f"got e0_shift = {e0_shift!r}; needs a number, 'infer', or a table with start, deviation and bounds")
+    shift = None if e0_shift == "infer" else float(e0_shift.get("start", 0.0)) if isinstance(e0_shift, dict) else float(e0_shift)
+    found = (0.0 if shift is None else shift, 1.0, 0.003)
+    if "infer" in (e0_shift, s02, mean_square):
+        found = align_edge(k, chi, table, kmin=low, kmax=high, kweight=kweight, shift=shift)
+    scale = dict(start=found[1], deviation=0.1, bounds=(0.25, 2.0)) if s02 == "infer" else s02
+    return found[0], scale, max(found[2], 1e-3)
 
 
-def _about(value, start):
-    """A nuisance term with the start that alignment found, where none was given."""
-    if value == "infer":
-        return dict(start=start)
-    return dict(start=start) | value if isinstance(value, dict) else value
+def _about(value, start, reach: float = 0.0):
+    """A nuisance term with the start that alignment found, where none was given, and bounds ``reach`` to either side of it."""
+    table = {} if value == "infer" else value
+    if not isinstance(table, dict):
+        return table
+    low, high = table.get("bounds", (start - reach, start + reach) if reach else (-math.inf, math.inf))
+    return dict(start=min(max(start, low), high)) | (dict(bounds=(low, high)) if reach else {}) | table
 
 
 def _weighted(k, chi, low, high, kweight, mask):
@@ -235,7 +240,8 @@ def _spectrum_target(x, y, composition, edge, surrogate, xmin, xmax, mask, uncer
         raise ValueError(
             f"got mu(E) from {x[0]:g} to {x[-1]:g}; the surrogate gives {axis[0]:g} to {axis[-1]:g}; needs a range inside it; pass xmin and xmax"
         )
-    observable = spectrum(model, x=grid, elements=elements)
+    start = float(e0_shift.get("start", 0.0)) if isinstance(e0_shift, dict) else float(e0_shift) if isinstance(e0_shift, int | float) else 0.0
+    observable = replace(spectrum(model, x=np.clip(grid - start, axis[0], axis[-1]), elements=elements), x=jnp.asarray(grid, jnp.result_type(float)))
     free = dict(scale=scale, e0=None if isinstance(e0_shift, int | float) and e0_shift == 0 else e0_shift, moves=-np.ones(len(grid)))
     return _finished(observable, grid, data, float(len(grid)) / 4, uncertainty, weight, background, free, "mu(E)" if name is None else name)
 

@@ -179,6 +179,7 @@ def _absorption(invert) -> None:
     invert.add_argument("--scattering", metavar="FILE", help="scattering tables from `glassjax exafs-table` (default: the shipped ones)")
     invert.add_argument("--surrogate", metavar="NAME|FILE", help="of mu(E): a shipped surrogate, or a file from `glassjax train-surrogate`")
     invert.add_argument("--group", metavar="LABEL", help="of an Athena project with several")
+    invert.add_argument("--kpower", type=int, metavar="N", help="of a file of k^N chi(k) that does not say so")
     invert.add_argument("--energy-unit", choices=("eV", "keV"), help="of the file, where it is not said or wrong")
 
 

@@ -66,6 +66,8 @@ def _absorption(function: str, fractions: dict, density: float, options) -> list
     made = []
     for edge in options.edge:
         common = dict(edge=edge, number_density=density, table=options.scattering, rmax=options.rmax)
+        if function == "chi(R)" and options.multiple:
+            raise ValueError("got --multiple with chi(R); needs chi(k); leave one out")
         if function == "chi(R)":
             x = np.linspace(0.5, 5.0, 200 if options.points is None else options.points)
             window = dict(kmin=options.kmin, kmax=options.kmax, kweight=options.kweight, dk=1.0, window="hanning")

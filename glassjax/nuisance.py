@@ -6,7 +6,7 @@ d = exp(-(qdamp r)^2 / 2), exp(-Q^2 B / 8 pi^2) or, of chi(k), exp(-2 k^2 sigma^
 f is the observable, level what it is without pairs (1 for g and S, <b^2> for I, else 0), anchor what a wrong normalisation leaves in place (1 for g
 and S, else 0), B_k Legendre polynomials over the range of the data. The displacement B, or sigma^2, is the motion that one static structure lacks.
 For absorption the scale is S0^2 (chi) or the edge step (mu), and an energy shift e0 (eV) moves the curve: f gains (e0 - start) (dx/dE0) df/dx,
-first order about the start that the observable itself has.
+first order about the start that the observable itself has; for k^w chi(k), df/dx is k^w dchi/dk.
 Each parameter has a Gaussian prior (start, deviation) and bounds; deviation 0 means fixed. `guidance.posterior` infers them at every step.
 """
 
@@ -27,7 +27,7 @@ DEFAULTS = {
     "qdamp": (0.03, 0.02, (0.0, 0.2)),
     "displacement": (0.2, 0.2, (0.0, 5.0)),
     "mean_square": (0.003, 0.003, (0.0, 0.05)),
-    "e0": (0.0, 1.5, (-20.0, 20.0)),
+    "e0": (0.0, 1.5, (-3.0, 3.0)),
     "density": (None, 0.1, (0.8, 1.25)),
 }
 
@@ -44,6 +44,7 @@ class Nuisance:
       basis: [m, b] background functions.
       moves: [m] dx/dE0, by how much x of the model's curve moves with the energy shift.
       names: [p] "scale", "e0", "qdamp", "displacement" or "mean_square", "background_0", ...; the last b are the background's (static).
+      kweight: w of k^w chi(k) (static).
     """
 
     start: jax.Array
@@ -53,6 +54,7 @@ class Nuisance:
     basis: jax.Array
     moves: jax.Array
     names: tuple[str, ...] = static(default=())
+    kweight: float = static(default=0.0)
 
     @property
     def inferred(self) -> list[str]:
@@ -81,7 +83,10 @@ class Nuisance:
         terms = self.basis.shape[1]
         if "e0" in self.names:
             place = self.names.index("e0")
-            f = f + (values[place] - self.start[place]) * self.moves * jnp.gradient(f, x)
+            slope = jnp.gradient(f, x)
+            if self.kweight:
+                slope = slope - self.kweight * f / x
+            f = f + (values[place] - self.start[place]) * self.moves * slope
         scale = values[self.names.index("scale")] if "scale" in self.names else 1.0
         y = anchor + scale * (level + self.damping(x, values) * (f - level) - anchor)
         return y + self.basis @ values[len(self.names) - terms :] if terms else y
@@ -135,7 +140,7 @@ def term(name: str, value) -> tuple[float, float, float, float]:
 
 
 def nuisance(
-    x, *, scale=1.0, qdamp=None, displacement=None, mean_square=None, e0=None, moves=None, background=None, size: float = 1.0, seen=None
+    x, *, scale=1.0, qdamp=None, displacement=None, mean_square=None, e0=None, moves=None, kweight=0.0, background=None, size: float = 1.0, seen=None
 ) -> Nuisance:
     """Nuisance terms of a target.
 
@@ -147,6 +152,7 @@ def nuisance(
       mean_square: the same, sigma^2 in A^2, of chi(k); None for none.
       e0: the same, eV, about the start that the observable has; None for none.
       moves: [m] dx/dE0 of that shift.
+      kweight: w of k^w chi(k), which the shift does not change.
       background: None; the order of a polynomial (0 a constant); or {order, deviation}.
       size: of the data, sets the default deviation of the background, which is as large.
       seen: function [m] -> [m] that shows what the observable's window makes of a background; by default nothing.
@@ -179,7 +185,7 @@ def nuisance(
     kind = jnp.result_type(float)
     arrays = dict(zip(("start", "deviation", "low", "high"), (jnp.asarray(row, kind) for row in table), strict=True))
     moved = np.zeros(len(x)) if moves is None else moves
-    return Nuisance(**arrays, basis=jnp.asarray(basis, kind), moves=jnp.asarray(moved, kind), names=tuple(names))
+    return Nuisance(**arrays, basis=jnp.asarray(basis, kind), moves=jnp.asarray(moved, kind), names=tuple(names), kweight=float(kweight))
 
 
 def density(start: float, options=True) -> Density:

@@ -13,7 +13,8 @@ def fit_table(sites, *, absorber, edge, elements, reach, reach_multiple=0.0, car
     """Fit tables to FEFF's paths.
 
     Args:
-      sites: list of (number density of the structure, list of `io.feff.FeffPath`, whether all single paths are among them).
+      sites: list of (number density of the structure, list of `io.feff.FeffPath`, whether they
+        count in the mean chi(k): all single paths, structure not scaled).
       absorber: element.
       edge: "K", ...
       elements: of the material.

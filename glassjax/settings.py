@@ -62,6 +62,7 @@ class TargetSettings:
       scattering: file of scattering tables, from `glassjax exafs-table`; by default the shipped ones.
       surrogate: of mu(E): a shipped surrogate's name, or a file.
       group: of an Athena project with several.
+      kpower: n of a file of k^n chi(k), where it does not say.
       energy_unit: "eV" or "keV", where the file's is wrong.
       name: in file names; by default the function.
     """
@@ -111,6 +112,7 @@ class TargetSettings:
     scattering: str | None = None
     surrogate: str | None = None
     group: str | None = None
+    kpower: int | None = None
     energy_unit: str | None = None
     name: str | None = None
 

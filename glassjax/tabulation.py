@@ -59,11 +59,11 @@ def tabulate(
     single = LabelSettings(element=absorber, edge=edge, reach=reach, legs=2)
     several = LabelSettings(element=absorber, edge=edge, reach=reach_multiple, legs=4) if reach_multiple else None
     extra = 0 if several is None else (len(chosen) // 2 if multiple_sites is None else multiple_sites)
-    jobs = [(s, site, single) for s, site in chosen]
+    jobs = [(s, site, whole, single) for s, site, whole in chosen]
     jobs += [(*chosen[i], several) for i in np.unique(np.linspace(0, len(chosen) - 1, extra).astype(int))] if extra else []
 
     def run(job):
-        structure, site, settings = job
+        structure, site, _, settings = job
         try:
             return run_site(feff, structure, site, settings, paths=True)
         except FeffError as error:
@@ -79,17 +79,17 @@ def tabulate(
     if len(failed) > 0.1 * len(jobs):
         raise FeffError(f"FEFF failed on {len(failed)} of {len(jobs)} sites, first: {failed[0]}")
     runs = []
-    for (structure, _, settings), result in zip(jobs, found, strict=True):
+    for (structure, _, whole, settings), result in zip(jobs, found, strict=True):
         if not isinstance(result, FeffError):
             paths = result.paths if settings is single else [p for p in result.paths if p.legs > 2]
-            runs.append((float(number_density(structure)), paths, settings is single))
+            runs.append((float(number_density(structure)), paths, settings is single and whole))
     card = dict(feff=f"{feff.name} {feff.version}", structures=len(structures), sites=len(chosen), multiple_sites=extra, strain=strain)
     card |= dict(failed=len(failed), densities=sorted({round(density, 4) for density, *_ in runs}), settings=dataclasses.asdict(single))
     return fit_table(runs, absorber=absorber, edge=edge, elements=elements, reach=reach, reach_multiple=reach_multiple, card=card)
 
 
 def _choose(structures, absorber, sites, strain):
-    """(structure, site) spread evenly over the structures and their scaled copies."""
+    """(structure, site, whether not scaled) spread evenly over the structures and their scaled copies."""
     if not structures:
         return []
     factors = (1.0, 1.0 + strain, 1.0 - strain) if strain else (1.0,)
@@ -99,7 +99,7 @@ def _choose(structures, absorber, sites, strain):
     for turn, one in enumerate(copies):
         own = np.flatnonzero([symbol == absorber for symbol in one.symbols])
         picked = own[(np.linspace(0, len(own), per, endpoint=False) + turn % max(1, len(own) // per)).astype(int) % len(own)]
-        chosen += [(one, int(site)) for site in np.unique(picked)]
+        chosen += [(one, int(site), turn < len(structures)) for site in np.unique(picked)]
     return chosen
 
 

@@ -92,7 +92,8 @@ def exafs(
       rmax: A, farthest pair (half path length); by default the table's reach.
       taper: A, over which pairs fade before rmax; 0 for a step, as FEFF's RPATH.
       table: file or `ScatteringTable`; by default the shipped one of the material.
-      transform: {kmin, kmax, kweight, dk, window}: the curve is [Re chi(R), Im chi(R)] (2m points) as `absorption.fourier_operator`.
+      transform: {kmin, kmax, kweight, dk, window[, first, last of the data, 1/A]}: the curve
+        is [Re chi(R), Im chi(R)] (2m points) as `absorption.fourier_operator`.
       back_reach: A; > 0 adds the paths a-j-a-j-a with 2 r below it (`multiple_scattering` sets it).
 
     Raises:
@@ -108,9 +109,12 @@ def exafs(
     reach = found.reach if rmax is None else float(rmax)
     if not 0 < reach <= found.reach + 1e-6:
         raise ValueError(f"got rmax = {reach:g} A; the table of {edge} serves up to {found.reach:g} A; lower rmax, or make a longer table")
+    if reach <= min(found.shortest.values()):
+        raise ValueError(f"got rmax = {reach:g} A; an absorber of {edge} has no neighbour inside that cutoff; raise rmax")
     if not (s02 > 0 and mean_square >= 0 and taper >= 0):
         raise ValueError(f"got s02 = {s02}, mean_square = {mean_square}, taper = {taper}; needs a positive s02 and the others not negative")
     grid = x if transform is None else transform_grid(transform)
+    window = None if transform is None else {n: v for n, v in transform.items() if n not in ("first", "last")}
     wavenumbers_within(grid, found)
     options = dict(s02=s02, e0_shift=e0_shift, mean_square=mean_square, rmax=reach, taper=taper, back_reach=back_reach)
     values = single_rows(grid, found, elements, fractions, number_density, **options)
@@ -118,10 +122,10 @@ def exafs(
         values, function = values * (grid**kweight)[None, :, None], "chi(k)"
         points, text = x, f"k^{kweight:g} chi(k)"
     else:
-        operator = fourier_operator(grid, x, **transform)
+        operator = fourier_operator(grid, x, **window)
         values = np.einsum("rk,pkn->prn", np.concatenate([operator.real, operator.imag]), values)
         points, function = np.concatenate([x, x]), "chi(R)"
-        text = f"Re and Im of chi(R), {', '.join(f'{n} {v}' for n, v in transform.items())}"
+        text = f"Re and Im of chi(R), {', '.join(f'{n} {v}' for n, v in window.items())}"
     text += f" of {edge}, FEFF8L amplitudes in {'-'.join(found.elements)}, pairs to {reach:g} A (taper {taper:g} A), S0^2 {s02:g}"
     text += f", E0 shift {e0_shift:g} eV, sigma^2 {mean_square:g} A^2"
     zero = np.zeros(len(points))
@@ -129,7 +133,8 @@ def exafs(
 
 
 def transform_grid(transform: dict) -> np.ndarray:
-    """k [m] of a transform: larch's grid over the window and its sills."""
+    """k [m] of a transform: larch's grid over the window and its sills, where the data are."""
     sill = transform.get("dk", 1.0)
-    low = max(KSTEP, transform["kmin"] - sill)
-    return np.arange(np.ceil(low / KSTEP - 1e-9), np.floor((transform["kmax"] + sill) / KSTEP + 1e-9) + 1) * KSTEP
+    low = max(KSTEP, transform["kmin"] - sill, transform.get("first", 0.0))
+    high = min(transform["kmax"] + sill, transform.get("last", np.inf))
+    return np.arange(np.ceil(low / KSTEP - 1e-9), np.floor(high / KSTEP + 1e-9) + 1) * KSTEP

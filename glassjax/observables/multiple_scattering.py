@@ -44,6 +44,7 @@ class MultipleScattering:
       absorber: index of its species (static).
       reach: A, longest half path of multiple scattering (static).
       taper: A (static).
+      shortest: A, shortest leg of the table's paths (static).
       elements: species order (static).
       rmax: A, farthest pair of single scattering (static).
       function: "chi(k)" (static).
@@ -61,6 +62,7 @@ class MultipleScattering:
     absorber: int = static()
     reach: float = static()
     taper: float = static()
+    shortest: float = static()
     elements: tuple[str, ...] = static()
     rmax: float = static()
     function: str = static(default="chi(k)")
@@ -81,7 +83,10 @@ class MultipleScattering:
         """[neighbours, triangles per absorber, cell occupancy] met."""
         near = self._near(graph)
         count = jnp.max(jnp.sum(self._in_reach(structure, near), axis=1))
-        return jnp.stack([graph.needed[0], count, graph.needed[2]]).astype(jnp.int32)
+        # a near list that overflowed asks for a larger one, whose capacity follows that of the whole
+        whole, cut = graph.neighbors.shape[1], near.neighbors.shape[1]
+        wanted = jnp.where(near.needed[0] > cut, jnp.maximum(graph.needed[0], whole * near.needed[0] // cut + 4), graph.needed[0])
+        return jnp.stack([wanted, jnp.where(near.needed[0] > cut, 0, count), graph.needed[2]]).astype(jnp.int32)
 
     def __call__(self, structure: Structure) -> jax.Array:
         """The curve [m]; NaN if a list overflowed."""
@@ -169,7 +174,7 @@ class MultipleScattering:
 
     def _paths(self, lengths, one, two, mask):
         """Contribution [b, t, m] of every triangle."""
-        near, far, across = lengths
+        near, far, across = (jnp.maximum(r, self.shortest) for r in lengths)  # closer atoms than any seen count as those
         total = 0.0
         for (kind, j, k), coefficients in zip(self.paths, self.coefficients, strict=True):
             total = total + self._path(kind, near, far, across, coefficients, mask & (one == j) & (two == k))
@@ -273,6 +278,7 @@ def multiple_scattering(
         absorber=elements.index(absorber),
         reach=longest,
         taper=float(taper),
+        shortest=0.9 * min(found.shortest.values()),
         elements=elements,
         rmax=single.rmax,
         convention=f"{single.convention}; paths of 3 and 4 legs over at most two atoms to {longest:g} A",

@@ -32,7 +32,7 @@ class PairObservable:
       level: [m] what the curve is without pairs and without density.
       background: [m] factor of the number density.
       power: exponent of the number density in front of the pair sum (static).
-      function: one of `REAL_SPACE`, `RECIPROCAL` or `PARTIAL_ONLY` (static).
+      function: one of `REAL_SPACE`, `RECIPROCAL` or `PARTIAL_ONLY`, "chi(k)" or "chi(R)" (static).
       weights: weighting scheme (static).
       elements: species order (static).
       rmax: A, the farthest pair that counts (static).

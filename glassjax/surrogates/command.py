@@ -33,6 +33,7 @@ def train_surrogate(options) -> int:
         array=options.array,
         held_out=[frames[i].info.get("name", i) for i in held],
         note=options.note,
+        kweight=options.kweight,
     )
     settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(SurrogateOptions) if getattr(options, f.name, None) is not None}
 
@@ -126,6 +127,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--absorber", help="absorbing element (default: the first)")
     parser.add_argument("--edge", default="K")
     parser.add_argument("--unit", default="index", help="of x: eV, 1/A or index")
+    parser.add_argument("--kweight", type=float, default=0.0, help="power w of EXAFS spectra given as k^w chi(k)")
     parser.add_argument("--note", default="", help="where the spectra come from, for the card")
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--steps", type=int)
