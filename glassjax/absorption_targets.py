@@ -187,7 +187,8 @@ def _starts(k, chi, table, low, high, kweight, e0_shift, s02, mean_square):
     found = (0.0 if shift is None else shift, 1.0, 0.003)
     if "infer" in (e0_shift, s02, mean_square):
         found = align_edge(k, chi, table, kmin=low, kmax=high, kweight=kweight, shift=shift)
-    scale = dict(start=found[1], deviation=0.1, bounds=(0.25, 2.0)) if s02 == "infer" else s02
+    # S0^2 lies between 0.7 and 1.05 in all but a few materials; a fit to the table's own structures may be off by their order
+    scale = dict(start=0.9, deviation=0.1, bounds=(0.25, 2.0)) if s02 == "infer" else s02
     return found[0], scale, max(found[2], 1e-3)
 
 
