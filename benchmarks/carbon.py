@@ -82,7 +82,7 @@ class Runs:
         self.surrogate = glassjax.load_surrogate(arguments.surrogate)
         self.cells, self.densities, self.numbers, self.spectra = load_data(Path(arguments.data))
         self.diamond = glassjax.read_structures(Path(arguments.data) / "diamond.extxyz")[0]
-        self.short = arguments.short
+        self.short, self.large = arguments.short, arguments.large
         if arguments.fresh:
             self.results.unlink(missing_ok=True)
         names = dict(prior=str(arguments.prior), surrogate=str(arguments.surrogate), bond=BOND, seed=arguments.seed, short=arguments.short)
@@ -161,7 +161,7 @@ def unconditional(runs: Runs) -> dict:
         pairs = glassjax.pair_distribution(RADII, ["C"], width=0.15)
         expected = dict(g=np.mean([curve(pairs, c) for c in cells], axis=0), spectrum=runs.spectra[same].mean(axis=(0, 1)))
         reference = summarise([describe(c) for c in cells])
-        for atoms, replicas in ((216, 8), (432 if runs.short else LARGE, 1)):
+        for atoms, replicas in ((216, 8), (432 if runs.short else LARGE, 1))[: 2 if density in runs.large else 1]:
             structures, entry = runs.sample(f"a {density} {atoms}", replicas=replicas, plan=PLAIN, atoms=atoms, density=density)
             made = dict(g=np.mean([curve(pairs, s) for s in structures], axis=0), spectrum=runs.spectrum(structures))
             entry |= dict(
@@ -231,7 +231,7 @@ LARGE = 2000  # atoms
 PLAIN = dict(steps=150, corrections=2)
 GUIDED = dict(steps=60, corrections=1)
 FROM_CRYSTAL = dict(steps=60, corrections=3)
-STRENGTHS = dict(length=(0.1, 1.0, 10.0, 100.0), component=(10.0,))
+STRENGTHS = dict(length=(0.1, 1.0, 10.0), component=())
 QUICK = dict(steps=40, corrections=0)
 CYCLE = dict(steps=30, corrections=1, sigma_max=RENOISE)
 GUIDED_CYCLE = dict(steps=15, corrections=0, sigma_max=RENOISE)
@@ -249,6 +249,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chunk", type=int, default=4, help="replicas per compiled call")
     parser.add_argument("--fresh", action="store_true", help="forget the parts that the results file holds")
+    parser.add_argument("--large", type=float, nargs="*", default=[1.5, 2.5, 3.5], help="densities of part (a) at which 2000 atoms are sampled too")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     runs = Runs(arguments)
