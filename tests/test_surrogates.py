@@ -358,3 +358,29 @@ def test_command_refuses(tmp_path):
         command.train_surrogate(parsed([words[0], "--labels", str(tmp_path / "nothing.npz"), "--out", words[-1], "--array", "xanes"]))
     with pytest.raises(ValueError, match="ends in .npz"):
         command.train_surrogate(parsed([*words[:-1], "x.dat", "--array", "xanes"]))
+
+
+def test_labels_of_feff_are_read_as_they_are_written(tmp_path):
+    """The file of `glassjax label` gives spectra, points, absorber, edge and kind; a site on which FEFF failed is refused by name."""
+    import ase
+
+    from glassjax.feff import LabelSettings
+    from glassjax.labelling import Labels, save_labels
+
+    atoms = ase.Atoms("SiOSi", positions=[[0, 0, 0], [1.6, 0, 0], [3.2, 0, 0]], cell=[8, 8, 8], pbc=True)
+    atoms.write(tmp_path / "cell.extxyz")
+    k = np.arange(1, 41) * 0.05
+    made = dict(settings=LabelSettings(element="Si"), program="test", sites=[np.array([0, 2])], k=k, fermi_level=[np.zeros(2)])
+    chi = np.stack([np.sin(k), np.cos(k)])
+    save_labels(tmp_path / "labels.npz", Labels(**made, chi=[chi]))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    options = parser.parse_args([str(tmp_path / "cell.extxyz"), "--labels", str(tmp_path / "labels.npz"), "--out", str(tmp_path / "s.npz")])
+    _, labels, x = command._read(options)
+    np.testing.assert_allclose(labels[0][[0, 2]], chi, atol=1e-6)
+    np.testing.assert_allclose(x, k)
+    assert (labels[0][1] == 0).all() and (options.absorber, options.edge, options.kind, options.unit) == ("Si", "K", "exafs", "1/A")
+    save_labels(tmp_path / "labels.npz", Labels(**made, chi=[chi * np.array([[1.0], [np.nan]])], failures=[(0, 2, "no phase.pad")]))
+    options.array = None
+    with pytest.raises(ValueError, match="site 2 of frame 0"):
+        command._read(options)

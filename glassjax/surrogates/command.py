@@ -87,6 +87,8 @@ def _read(options):
             raise FileNotFoundError(f"{file}: got no such file; needs structures that ASE reads and an .npz of spectra; check the path")
     frames = [a for file in options.structures for a in read(file, index=":")]
     with np.load(options.labels, allow_pickle=False) as archive:
+        if options.array is None and {"__header__", "curves"} <= set(archive.files):
+            return frames, *_from_feff(options, frames)
         if options.array not in archive.files:
             raise ValueError(f"{options.labels}: got arrays {', '.join(archive.files)}; needs {options.array!r}; pass --array NAME")
         labels = archive[options.array]
@@ -97,6 +99,36 @@ def _read(options):
     if any(len(a) > most for a in frames):
         raise ValueError(f"{options.labels}: got spectra of {most} atoms per frame; needs as many rows as the largest frame has atoms")
     return frames, [labels[i, : len(a)] for i, a in enumerate(frames)], x
+
+
+def _from_feff(options, frames):
+    """(labels of each frame [n, points], x [points]) from a file of `glassjax label`, which also gives absorber, edge, kind and unit."""
+    from glassjax.labelling import load_labels
+
+    found = load_labels(options.labels)
+    if len(found.sites) != len(frames):
+        raise ValueError(
+            f"{options.labels}: got labels of {len(found.sites)} frames; needs those of the {len(frames)} frames given; pass the same files"
+        )
+    if found.failures:
+        frame, site, message = found.failures[0]
+        raise ValueError(
+            f"{options.labels}: got {len(found.failures)} sites on which FEFF failed, first site {site} of frame {frame} ({message}); needs all of them; "
+            "label again, or leave those frames out"
+        )
+    exafs = found.settings.kind == "exafs"
+    options.absorber, options.edge, options.kind, options.unit = (
+        found.settings.element,
+        found.settings.edge,
+        found.settings.kind,
+        "1/A" if exafs else "eV",
+    )
+    x, curves = (found.k, found.chi) if exafs else (found.energy, found.mu)
+    labels = []
+    for atoms, sites, rows in zip(frames, found.sites, curves, strict=True):
+        labels.append(np.zeros((len(atoms), len(x)), np.float32))
+        labels[-1][sites] = rows
+    return labels, x
 
 
 def _output(options) -> Path:
@@ -116,8 +148,8 @@ def _output(options) -> Path:
 def add_arguments(parser) -> None:
     """Arguments of the command."""
     parser.add_argument("structures", nargs="+", help="structure files")
-    parser.add_argument("--labels", required=True, help=".npz with the site spectra [frames, atoms, points], and x [points] if they have one")
-    parser.add_argument("--array", required=True, help="name of the array of spectra")
+    parser.add_argument("--labels", required=True, help="from `glassjax label`, or an .npz with site spectra [frames, atoms, points], and x")
+    parser.add_argument("--array", help="name of the array of spectra in an .npz that `glassjax label` did not write")
     parser.add_argument("--out", required=True, help="file to write, .npz")
     parser.add_argument("--hold-out", dest="hold_out", nargs="*", help="frames never trained on, by info name or index; the card has their errors")
     parser.add_argument("--network", choices=("invariant", "specnet"), default="invariant")
