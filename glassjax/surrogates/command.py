@@ -116,13 +116,8 @@ def _from_feff(options, frames):
             f"{options.labels}: got {len(found.failures)} sites on which FEFF failed, first site {site} of frame {frame} ({message}); needs all of them; "
             "label again, or leave those frames out"
         )
-    exafs = found.settings.kind == "exafs"
-    options.absorber, options.edge, options.kind, options.unit = (
-        found.settings.element,
-        found.settings.edge,
-        found.settings.kind,
-        "1/A" if exafs else "eV",
-    )
+    asked, exafs = found.settings, found.settings.kind == "exafs"
+    options.absorber, options.edge, options.kind, options.unit = asked.element, asked.edge, asked.kind, "1/A" if exafs else "eV"
     x, curves = (found.k, found.chi) if exafs else (found.energy, found.mu)
     labels = []
     for atoms, sites, rows in zip(frames, found.sites, curves, strict=True):
