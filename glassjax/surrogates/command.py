@@ -113,8 +113,8 @@ def _from_feff(options, frames):
     if found.failures:
         frame, site, message = found.failures[0]
         raise ValueError(
-            f"{options.labels}: got {len(found.failures)} sites on which FEFF failed, first site {site} of frame {frame} ({message}); needs all of them; "
-            "label again, or leave those frames out"
+            f"{options.labels}: got {len(found.failures)} sites on which FEFF failed, first site {site} of frame {frame} ({message}); "
+            "needs all of them; label again, or leave those frames out"
         )
     asked, exafs = found.settings, found.settings.kind == "exafs"
     options.absorber, options.edge, options.kind, options.unit = asked.element, asked.edge, asked.kind, "1/A" if exafs else "eV"
