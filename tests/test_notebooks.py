@@ -9,7 +9,9 @@ import glassjax
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 PACKAGE = Path(glassjax.__file__).parent
-NEEDED = (PACKAGE / "data" / "demo_target.dat", PACKAGE / "priors" / "shipped" / "silicon.npz")
+NEEDED = tuple(
+    PACKAGE / n for n in ("data/demo_target.dat", "priors/shipped/silicon.npz", "priors/shipped/carbon.npz", "surrogates/shipped/carbon-xanes.npz")
+)
 
 PRINTED = {"01_quickstart": "mean |g - data| per replica", "02_carbon_xanes": "mean |g - g of the data|"}
 
