@@ -10,7 +10,7 @@ import numpy as np
 
 from glassjax import nuisance as terms
 from glassjax._pytree import replace
-from glassjax.absorption import window as window_values
+from glassjax.absorption import fourier_operator
 from glassjax.artefacts import keep_ranges
 from glassjax.observables.exafs import exafs, parse_edge
 from glassjax.observables.multiple_scattering import multiple_scattering
@@ -222,10 +222,7 @@ def _transform_range(low, high, kmax):
 
 def _transformed(k, chi, r, options):
     """Re and Im [2m] of chi(R) of the data, through the operator that the model passes."""
-    from glassjax.absorption import fourier_operator
-
     seen = fourier_operator(k, r, **options) @ chi
-    window_values(k, options["kmin"], options["kmax"], dk=options["dk"], kind=options["window"])
     return np.concatenate([seen.real, seen.imag])
 
 

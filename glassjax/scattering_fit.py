@@ -27,7 +27,7 @@ def fit_table(sites, *, absorber, edge, elements, reach, reach_multiple=0.0, car
     """
     mean_density = float(np.mean([density for density, *_ in sites]))
     single, phases, shortest, back = {}, {}, {}, {}
-    paths = [(density, path, *_amplitude(path)) for density, found, _ in sites for path in found]
+    paths = [(density, path, _amplitude(path)) for density, found, _ in sites for path in found]
     free = np.mean([np.interp(KGRID, p.k, p.mean_free_path) for _, p, _ in paths], axis=0)
     for element in elements:
         own = [(d, p, f) for d, p, f in paths if p.legs == 2 and p.species[1] == element]
@@ -68,14 +68,14 @@ def fit_table(sites, *, absorber, edge, elements, reach, reach_multiple=0.0, car
 
 
 def _amplitude(path):
-    """(F on KGRID,) of one path."""
+    """F on KGRID of one path."""
     magnitude = np.interp(KGRID, path.k, path.magnitude * path.reduction)
-    return (magnitude * np.exp(1j * np.interp(KGRID, path.k, np.unwrap(path.phase_centre + path.phase))),)
+    return magnitude * np.exp(1j * np.interp(KGRID, path.k, np.unwrap(path.phase_centre + path.phase)))
 
 
 def _chi(path) -> np.ndarray:
     """chi on KGRID of one path, S0^2 = 1."""
-    (f,) = _amplitude(path)
+    f = _amplitude(path)
     k = np.maximum(KGRID, 0.05)
     free = np.interp(KGRID, path.k, path.mean_free_path)
     return path.degeneracy * np.imag(f * np.exp(2j * KGRID * path.reff)) * np.exp(-2 * path.reff / free) / (k * path.reff**2)
