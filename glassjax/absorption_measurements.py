@@ -9,11 +9,9 @@ import numpy as np
 from glassjax.absorption_targets import ABSORPTION, absorption_target
 from glassjax.io.absorption import check_range, read_absorption, to_chi, to_normalised
 from glassjax.observables.exafs import parse_edge
-from glassjax.settings import TargetSettings
+from glassjax.settings import TargetSettings, refuse_others
 from glassjax.targets import Target
 
-OWN = ("edge", "kmin", "kmax", "kweight", "dk", "window", "rmin", "rmax", "xmin", "xmax", "s02", "e0", "e0_shift", "mean_square", "multiple")
-OWN += ("scattering", "surrogate", "group", "energy_unit", "rbkg", "kpower")
 SHARED = ("edge", "s02", "e0_shift", "group", "energy_unit", "surrogate")
 EXAFS = (*SHARED, "e0", "kmin", "kmax", "kweight", "dk", "window", "rbkg", "scattering", "mean_square", "rmax", "kpower")
 BELONG = {"chi(k)": (*EXAFS, "multiple"), "chi(R)": (*EXAFS, "rmin"), "mu(E)": (*SHARED, "xmin", "xmax")}
@@ -35,14 +33,10 @@ def read_absorption_target(one: TargetSettings, *, symbols: Sequence[str], numbe
       ImportError: raw mu(E) without larch.
     """
     function = "chi(k)" if one.function is None else one.function
+    refuse_others(one, BELONG[function], function)
     elements = tuple(dict.fromkeys(symbols))
     found = read_absorption(one.file, group=one.group, energy_unit=one.energy_unit, kpower=one.kpower)
     edge = _edge(one, found, elements)
-    if one.columns is not None or one.isotopes or one.partial is not None:
-        raise ValueError(f"{one.file}: got columns, isotopes or partial with {function}; needs none of them; leave them out")
-    wrong = [name for name in OWN if name not in BELONG[function] and getattr(one, name) != getattr(TargetSettings, name)]
-    if wrong:
-        raise ValueError(f"{one.file}: got {', '.join(wrong)} with {function}; needs some of {', '.join(BELONG[function])}; leave the others out")
     made: dict = dict(surrogate=one.surrogate)
     if function == "mu(E)":
         used = to_normalised(found)

@@ -58,9 +58,7 @@ class Posterior:
         """The same score with capacities that suffice for what ``info`` reported."""
         targets = list(self.targets)
         for index, target in enumerate(targets[self._shared :], start=self._shared):
-            one, needed = target.observable, info[f"needed_target_{index}"]
-            grown = one.grown(needed) if hasattr(one, "grown") else replace(one, spec=grow(one.spec, needed))
-            targets[index] = replace(target, observable=grown)
+            targets[index] = replace(target, observable=target.observable.grown(info[f"needed_target_{index}"]))
         spec = self.spec if self.pairs is None else grow(self.spec, info["needed_pairs"])
         return replace(self, score=self.score.grown(info), spec=spec, targets=tuple(targets))
 
@@ -139,8 +137,8 @@ class Posterior:
             curves = [t.observable.from_histogram(estimate, counts) for t in self.targets[:shared]]
         for index, target in enumerate(self.targets[shared:], start=shared):
             one = target.observable
-            spec = neighbor_spec(estimate, one.rmax) if one.spec is None else one.spec
-            needed[f"needed_target_{index}"] = _needed(one, estimate, build(jax.lax.stop_gradient(estimate), spec))
+            spec = one.listed(estimate)
+            needed[f"needed_target_{index}"] = one.needed(estimate, build(jax.lax.stop_gradient(estimate), spec))
             curves.append(one(estimate))
         return curves, needed
 
@@ -168,26 +166,21 @@ class Posterior:
             parts, strains, needed = [jacobian], [strain], {"needed_pairs": graph.needed}
         for index, target in enumerate(self.targets[shared:], start=shared):
             one = target.observable
-            graph = build(estimate, neighbor_spec(estimate, one.rmax) if one.spec is None else one.spec)
+            graph = build(estimate, one.listed(estimate))
             curve, jacobian, strain = one.linearize(estimate, graph)
             curves.append(curve)
             parts.append(jacobian)
             strains.append(strain)
-            needed[f"needed_target_{index}"] = _needed(one, estimate, graph)
+            needed[f"needed_target_{index}"] = one.needed(estimate, graph)
         return curves, jnp.concatenate(parts, axis=-1), jnp.concatenate(strains) / -3.0, needed
 
 
 def _held(one, push, sigma):
     """The push [n, 3] of one target, cut per atom where it moves the estimate farther than the observable's ``largest_move`` (A), if it has one."""
-    if not hasattr(one, "largest_move"):
+    if one.largest_move is None:
         return push
     move = sigma**2 * jnp.sqrt(jnp.sum(push**2, axis=1, keepdims=True) + 1e-20)
     return push * jnp.minimum(1.0, one.largest_move / move)
-
-
-def _needed(one, structure, graph):
-    """What an observable's lists needed: its graph, and what it makes of it."""
-    return one.needed(structure, graph) if hasattr(one, "needed") else graph.needed
 
 
 def posterior(

@@ -11,20 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from glassjax import artefacts
-from glassjax.absorption_measurements import OWN as ABSORPTION_OPTIONS
 from glassjax.absorption_measurements import is_absorption, read_absorption_target
 from glassjax.elements import check_density, parse_composition
 from glassjax.io.identify import identify
 from glassjax.io.measured import check_function, read_measured
 from glassjax.observables.pair import REAL_SPACE, RECIPROCAL
 from glassjax.observables.weights import fractions_of, mean_square
-from glassjax.settings import RunSettings, TargetSettings
+from glassjax.settings import RunSettings, TargetSettings, refuse_others
 from glassjax.targets import FUNCTIONS, Target, target
 
 FEWEST = 16  # points, to tell artefacts from shape
-# options that only an absorption curve has, and those that it shares with other functions
-FOREIGN = tuple(name for name in ABSORPTION_OPTIONS if name not in ("window", "rmin", "rmax", "xmin", "xmax"))
-COMMON = ("file", "function", "uncertainty", "weight", "mask", "background", "name", *ABSORPTION_OPTIONS)
+GENERAL = ("weights", "artefacts", "scale", "axis", "wavelength", "edges", "columns", "repeated")  # options of all functions but absorption
 # options that belong to one kind of function alone
 OWN = {
     "real": ("rmin", "rmax", "qmin", "qmax", "width", "termination", "qdamp", "qbroad", "partial", "isotopes"),
@@ -50,10 +47,7 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     """
     one = _settings(file, options)
     if is_absorption(one):
-        return read_absorption_target(_only_absorption(one), symbols=symbols, number_density=number_density)
-    strange = [name for name in FOREIGN if getattr(one, name) != getattr(TargetSettings, name)]
-    if strange:
-        raise ValueError(f"got {', '.join(strange)} for a function that is no absorption curve; needs chi(k), chi(R) or mu(E); leave them out")
+        return read_absorption_target(one, symbols=symbols, number_density=number_density)
     columns = None if one.columns is None else tuple(one.columns)
     measured = read_measured(file, columns=columns, repeated=one.repeated)
     measured, notes = _centred(_in_q(measured, one), one.edges)
@@ -67,11 +61,9 @@ def read_target(file, *, symbols: Sequence[str], number_density: float, **option
     if function not in FUNCTIONS:
         raise ValueError(f"{file}: got function {function!r}; needs one of {', '.join(FUNCTIONS)}; pass --function")
     kind = "real" if function in REAL_SPACE else "reciprocal" if function in RECIPROCAL else "local"
+    refuse_others(one, (*OWN[kind], *GENERAL), function)
     weights = _weights(one, measured, function, symbols, file)
-    given = {name: getattr(one, name) for names in OWN.values() for name in names if getattr(one, name) is not None}
-    wrong = [name for name in given if name not in OWN[kind]]
-    if wrong:
-        raise ValueError(f"got {', '.join(wrong)} with function {function}; needs some of {', '.join(OWN[kind])}; leave the others out")
+    given = {name: getattr(one, name) for name in OWN[kind] if getattr(one, name) is not None}
     made = {name: value for name, value in given.items() if name not in RANGES[kind]}
     low, high = (given.get(name) for name in RANGES[kind])
     if kind == "real":
@@ -123,15 +115,6 @@ def _settings(file, options) -> TargetSettings:
             near = difflib.get_close_matches(key, known, 1)
             raise ValueError(f"got unknown option {key!r}; needs some of {', '.join(known)}; {f'did you mean {near[0]}?' if near else 'remove it'}")
     return TargetSettings(**({k: v for k, v in options.items() if k != "file"} | {"file": str(file)}))
-
-
-def _only_absorption(one: TargetSettings) -> TargetSettings:
-    """The settings, or an error that names those that an absorption curve does not have."""
-    fields = [f.name for f in dataclasses.fields(TargetSettings) if f.default is not dataclasses.MISSING]
-    wrong = [name for name in fields if name not in COMMON and getattr(one, name) != getattr(TargetSettings, name)]
-    if wrong:
-        raise ValueError(f"got {', '.join(wrong)} with an absorption curve; needs some of {', '.join(COMMON[1:])}; leave the others out")
-    return one
 
 
 def _in_q(measured, one):

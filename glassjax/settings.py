@@ -10,6 +10,8 @@ from pathlib import Path
 
 from glassjax.protocols import protocol
 
+EVERYWHERE = ("file", "function", "uncertainty", "weight", "mask", "background", "name")  # options of every target
+
 
 @dataclasses.dataclass(kw_only=True)
 class TargetSettings:
@@ -115,6 +117,14 @@ class TargetSettings:
     kpower: int | None = None
     energy_unit: str | None = None
     name: str | None = None
+
+
+def refuse_others(one: TargetSettings, allowed, function: str) -> None:
+    """Raise ``ValueError`` naming the options that are given but are neither of every target nor among the ``allowed`` ones of this function."""
+    known = (*EVERYWHERE, *allowed)
+    wrong = [f.name for f in dataclasses.fields(one) if f.name not in known and getattr(one, f.name) != f.default]
+    if wrong:
+        raise ValueError(f"{one.file}: got {', '.join(wrong)} with function {function}; needs some of {', '.join(allowed)}; leave the others out")
 
 
 @dataclasses.dataclass(kw_only=True)

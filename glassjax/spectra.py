@@ -52,8 +52,7 @@ def _batch(frames, observables) -> list[np.ndarray]:
     specs = [_common(frames, smallest, reach) for reach in reaches]
     others = [o for o in observables if not isinstance(o, PairObservable)]
     for place, one in enumerate(others, start=len(specs) - len(others)):
-        if hasattr(one, "needed"):  # its list has slots of its own beside the neighbours
-            specs[place] = replace(specs[place], edges=max(one.fit(s).spec.edges for s in frames))
+        specs[place] = replace(specs[place], edges=max(one.fit(s).spec.edges for s in frames))  # slots of its own, such as triangles
     batch = stack(frames)
     while True:
         curves, needed = _evaluate(tuple(observables), batch, tuple(specs))
@@ -86,7 +85,7 @@ def _one(observables, structure, specs):
             continue
         spec = specs.pop(0)
         graph = build(structure, spec)
-        needed.append(one.needed(structure, graph) if hasattr(one, "needed") else graph.needed)
+        needed.append(one.needed(structure, graph))
         curves.append(replace(one, spec=spec)(structure))
     return curves, needed
 

@@ -1,10 +1,16 @@
 """Shared fixtures. Rank promotion is an error in every test: a missing axis must not broadcast silently."""
 
 import os
+import tempfile
 from pathlib import Path
 
-import jax
-import pytest
+# the workers of pytest-xdist, notebooks and command lines of one run (and the next run) compile each program once; read before JAX is imported
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"glassjax-tests-{os.getuid()}"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

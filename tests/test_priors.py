@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
+from tiny import random_parameters
 
 from glassjax import structure as st
 from glassjax.io.atoms import from_atoms
@@ -40,13 +41,7 @@ def mixture(n=16, cell=TRICLINIC, seed=0, elements=("Si", "O")):
 
 def prior_of(kind, s, elements=("Si", "O"), seed=0):
     network = network_of(kind, len(elements))
-    graph = build(s, neighbor_spec(s, network.cutoff, margin=14.0)).to_jraph(s.species, jnp.float32(0.5))
-    params = jax.jit(network.init)(jax.random.key(seed), graph)["params"]
-    # biases and scales start at 0 and 1, which hides mistakes: move them
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    leaves = [leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)]
-    return Prior(params=jax.tree.unflatten(tree, leaves), network=network, elements=tuple(elements)).fit(s, margin=14.0)
+    return Prior(params=random_parameters(network, s, seed), network=network, elements=tuple(elements)).fit(s, margin=14.0)
 
 
 @jax.jit

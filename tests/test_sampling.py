@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
+from tiny import random_parameters
 
 import glassjax.guidance as guidance
 from glassjax import noise
@@ -18,7 +19,6 @@ from glassjax.io.atoms import to_atoms
 from glassjax.neighbors import build, grow, neighbor_spec
 from glassjax.observables import histogram
 from glassjax.priors.equivariant import EquivariantNetwork
-from glassjax.priors.meshgraphnet import MeshGraphNet
 from glassjax.priors.prior import Prior
 from glassjax.replica import Stage, run
 from glassjax.targets import target
@@ -77,21 +77,15 @@ def targets():
     return g, s
 
 
-def network_prior(kind, s):
-    if kind == "equivariant":
-        network = EquivariantNetwork(elements=2, channels=8, steerable=4, blocks=1, radial=8, cutoff=3.5)
-    else:
-        network = MeshGraphNet(elements=2, width=8, blocks=1, cutoff=3.5)
-    graph = build(s, neighbor_spec(s, 3.5)).to_jraph(s.species, jnp.float32(0.5))
-    return Prior(params=jax.jit(network.init)(jax.random.key(3), graph)["params"], network=network, elements=ELEMENTS)
+def network_prior(s):
+    network = EquivariantNetwork(elements=2, channels=8, steerable=4, blocks=1, radial=8, cutoff=3.5)
+    return Prior(params=random_parameters(network, s, 3), network=network, elements=ELEMENTS)
 
 
 SCORES = {
-    "prior, equivariant": lambda s: network_prior("equivariant", s),
-    "prior, meshgraphnet": lambda s: network_prior("meshgraphnet", s),
     "posterior, pseudo-inverse": lambda s: guidance.posterior(Repulsion(), targets()),
     "posterior, gradient": lambda s: guidance.posterior(Repulsion(), targets()[0], method="gradient", strength=0.3),
-    "posterior of a network": lambda s: guidance.posterior(network_prior("equivariant", s), targets()[0]),
+    "posterior of a network": lambda s: guidance.posterior(network_prior(s), targets()[0]),
     "keep_apart": lambda s: guidance.keep_apart(Repulsion(), {("Si", "Si"): 2.2, ("Si", "O"): 1.9, ("O", "O"): 2.1}, ELEMENTS),
     "keep_apart of a posterior": lambda s: guidance.keep_apart(guidance.posterior(Repulsion(), targets()[1]), 2.0, ELEMENTS),
 }
@@ -114,7 +108,7 @@ def turn(seed):
 
 @pytest.mark.parametrize("name", SCORES)
 def test_score_conformance(x64, quick_compile, name):
-    """jit = eager, vmap = loop, one trace, translation, rotation, reflection, permutation, lattice wrap, empty slots."""
+    """jit = eager, vmap = loop, one trace, translation, rotation, reflection, permutation, lattice wrap, empty slots (priors: test_priors)."""
     s = mixture()
     score = SCORES[name](s).fit(s)
     score = score.grown({k: np.array([48, 700, 0]) for k in ("needed", "needed_pairs", "needed_contacts")})  # room for every variant below
@@ -139,9 +133,8 @@ def test_score_conformance(x64, quick_compile, name):
     close(st.wrap(s))
     order = rng.permutation(16)
     close(dataclasses.replace(s, positions=s.positions[order], species=s.species[order]), base[order])
-    if "meshgraphnet" not in name:
-        for matrix in (turn(1), -turn(2)):
-            close(dataclasses.replace(s, positions=s.positions @ matrix, cell=s.cell @ matrix), base @ matrix)
+    for matrix in (turn(1), -turn(2)):
+        close(dataclasses.replace(s, positions=s.positions @ matrix, cell=s.cell @ matrix), base @ matrix)
     compiled(s, jnp.float64(0.7))
     assert len(traces) == 1
     np.testing.assert_allclose(score(s, sigma)[0], base, atol=2e-7 * scale)
@@ -479,7 +472,7 @@ def test_veto_keeps_pairs_apart(x64):
 
 
 def stages(s, steps=6):
-    score = guidance.keep_apart(guidance.posterior(network_prior("equivariant", s), targets()[0]), 1.5, ELEMENTS)
+    score = guidance.keep_apart(guidance.posterior(network_prior(s), targets()[0]), 1.5, ELEMENTS)
     return [Stage(score=score, sampler=sm.veto(sm.reverse_sde(), 1.3, ELEMENTS), ladder=noise.geometric(steps, sigma_max=0.5, sigma_min=0.05))]
 
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glassjax._pytree import frozen, replace, static
-from glassjax.neighbors import Graph, NeighborSpec, neighbor_spec
-from glassjax.observables.coordination import bonded, check_switch, gathered_graph, onto_atoms, same_elements, strain_of, switch_weight
+from glassjax._pytree import frozen, static
+from glassjax.neighbors import Graph, NeighborSpec
+from glassjax.observables.coordination import Listed, bonded, check_switch, gathered_graph, onto_atoms, same_elements, strain_of, switch_weight
 from glassjax.observables.weights import fractions_of
 from glassjax.structure import Structure, pair_matrix
 
@@ -138,8 +138,11 @@ _histogram.defvjp(_forward, _backward)
 
 
 @frozen
-class AngleDistribution:
+class AngleDistribution(Listed):
     """See `angle_distribution`; ``observable(structure) -> [m]``.
+
+    Time and memory go with the square of the list's capacity: one fitted to a glass (``fit(structure, margin=2)``) halves those of the default, made
+    for a gas.
 
     Attributes:
       x: [m] angles, degrees.
@@ -165,17 +168,10 @@ class AngleDistribution:
     convention: str = static(default="")
     spec: NeighborSpec | None = static(default=None)
 
-    def fit(self, structure: Structure, **options) -> AngleDistribution:
-        """The same observable with a neighbour list for structures like this one (options: `neighbor_spec`).
-
-        Time and memory go with the square of the capacity: one fitted to a glass (``margin=2``) halves those of the default, made for a gas.
-        """
-        return replace(self, spec=neighbor_spec(structure, self.rmax, **options))
-
     def __call__(self, structure: Structure) -> jax.Array:
         """The curve [m], 1/rad; zeros without any triplet; NaN if the neighbour list overflowed."""
         same_elements(self, structure)
-        graph = gathered_graph(structure, neighbor_spec(structure, self.rmax) if self.spec is None else self.spec)
+        graph = gathered_graph(structure, self.listed(structure))
         counts = _histogram(*self._legs(structure, graph), self.switch, self.rows.shape[1] - PADDING)
         return self._curve(counts)[0]
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax._pytree import frozen, replace, static
-from glassjax.neighbors import Graph, NeighborSpec, compact, grow, neighbor_spec
-from glassjax.observables.coordination import bonded, gathered_graph, onto_atoms, same_elements, strain_of
+from glassjax.neighbors import Graph, NeighborSpec, compact, neighbor_spec
+from glassjax.observables.coordination import Listed, bonded, gathered_graph, onto_atoms, same_elements, strain_of
 from glassjax.observables.exafs import TAPER, exafs, parse_edge
 from glassjax.observables.pair import PairObservable
 from glassjax.observables.weights import fractions_of
@@ -30,7 +30,7 @@ BLOCK = 16  # absorbers per block: bounds the memory of triangles
 
 
 @frozen
-class MultipleScattering:
+class MultipleScattering(Listed):
     """See `multiple_scattering`; ``observable(structure) -> [m]``.
 
     Attributes:
@@ -74,10 +74,6 @@ class MultipleScattering:
         spec = neighbor_spec(structure, self.rmax, **options)
         triangles = _triangles(float(number_density(structure)), self.reach)
         return replace(self, spec=replace(spec, edges=triangles))
-
-    def grown(self, needed) -> MultipleScattering:
-        """The same observable with capacities that suffice for what ``needed`` reported."""
-        return replace(self, spec=grow(self.spec, needed))
 
     def needed(self, structure: Structure, graph: Graph) -> jax.Array:
         """[neighbours, triangles per absorber, cell occupancy] met."""

@@ -12,9 +12,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from glassjax._pytree import frozen, replace, static
-from glassjax.neighbors import NeighborSpec, neighbor_spec
+from glassjax._pytree import frozen, static
+from glassjax.neighbors import NeighborSpec
 from glassjax.observables import histogram
+from glassjax.observables.coordination import Listed
 from glassjax.structure import Structure, number_density, number_of_atoms
 
 REAL_SPACE = ("g", "G", "G_keen", "D", "T", "RDF")
@@ -23,7 +24,7 @@ PARTIAL_ONLY = ("S_AL", "S_NN", "S_NC", "S_CC")
 
 
 @frozen
-class PairObservable:
+class PairObservable(Listed):
     """A curve of one structure: ``observable(structure) -> [m]``.
 
     Attributes:
@@ -57,14 +58,9 @@ class PairObservable:
         """Nodes of the radial grid."""
         return self.rows.shape[-1]
 
-    def fit(self, structure: Structure, **options) -> PairObservable:
-        """The same observable with a neighbour list for structures like this one (options: `neighbor_spec`)."""
-        return replace(self, spec=neighbor_spec(structure, self.rmax, **options))
-
     def __call__(self, structure: Structure) -> jax.Array:
         """The curve [m] of one structure; NaN if the neighbour list overflowed."""
-        spec = neighbor_spec(structure, self.rmax) if self.spec is None else self.spec
-        counts, _ = histogram.pair_histogram(structure, spec, self.points)
+        counts, _ = histogram.pair_histogram(structure, self.listed(structure), self.points)
         return self.from_histogram(structure, counts)
 
     def from_histogram(self, structure: Structure, counts: jax.Array) -> jax.Array:

@@ -114,7 +114,7 @@ def unflatten(flat) -> dict:
 
 
 def read_checkpoint(path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Header and arrays of a prior or of a training's state.
+    """Header and arrays of a prior, a surrogate or a training's state.
 
     Raises:
       FileNotFoundError: no such file.
@@ -128,6 +128,30 @@ def read_checkpoint(path) -> tuple[dict, dict[str, np.ndarray]]:
         raise ValueError(f"checkpoint {path} is corrupted or no glassjax file ({error}); train it again or fetch a fresh copy") from error
 
 
+def shipped_files(folder: Path) -> dict[str, Path]:
+    """Names and files of the checkpoints in the ``shipped`` folder beside a module."""
+    return {p.stem: p for p in sorted((folder / "shipped").glob("*.npz"))}
+
+
+def read_trained(name_or_path, shipped: dict[str, Path], *, kind: str, form: str, make):
+    """(header, arrays, network) of a shipped checkpoint by name, or of one from a file; ``make`` builds the network from its description.
+
+    Raises:
+      FileNotFoundError: neither a shipped name nor a file; the names are listed.
+      ValueError: the file is corrupted, of another format than ``form``, or of another version of the network.
+    """
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"got no {kind} {str(name_or_path)!r}; needs a file or one of {', '.join(shipped) or '(none shipped)'}")
+    header, arrays = read_checkpoint(path)
+    if header.get("format") != form:
+        raise ValueError(f"got {path} of format {header.get('format')!r}; needs {form!r}, as written by save_{kind}")
+    try:
+        return header, arrays, make(header["network"])
+    except TypeError as error:
+        raise ValueError(f"{path} was written for another version of the network ({error}); train it again") from error
+
+
 def save_prior(prior: Prior, path) -> None:
     """Write a prior as one compressed file (network, elements, card and float32 parameters)."""
     header = dict(format=FORMAT, network=describe_network(prior.network), elements=list(prior.elements), card=json.loads(prior.card))
@@ -136,27 +160,11 @@ def save_prior(prior: Prior, path) -> None:
 
 def shipped_priors() -> dict[str, Path]:
     """Names and files of the priors that come with the package."""
-    folder = Path(__file__).parent / "shipped"
-    return {p.stem: p for p in sorted(folder.glob("*.npz"))}
+    return shipped_files(Path(__file__).parent)
 
 
 def load_prior(name_or_path) -> Prior:
-    """A shipped prior by name, or one from a file.
-
-    Raises:
-      FileNotFoundError: neither a shipped name nor a file; the names are listed.
-      ValueError: the file is corrupted, or of another kind.
-    """
-    shipped = shipped_priors()
-    path = shipped.get(str(name_or_path), Path(name_or_path))
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no prior {str(name_or_path)!r}: needs a file or one of {', '.join(shipped) or '(none shipped)'}")
-    header, arrays = read_checkpoint(path)
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {header.get('format')!r}; needs {FORMAT!r}, as written by save_prior")
-    try:
-        network = make_network(header["network"])
-    except TypeError as error:
-        raise ValueError(f"{path} was written for another version of the network ({error}); train it again") from error
+    """A shipped prior by name, or one from a file; raises as `read_trained`."""
+    header, arrays, network = read_trained(name_or_path, shipped_priors(), kind="prior", form=FORMAT, make=make_network)
     params = jax.tree.map(jnp.asarray, unflatten(arrays))
     return Prior(params=params, network=network, elements=tuple(header["elements"]), card=json.dumps(header["card"]))

@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glassjax._pytree import frozen, replace, static
-from glassjax.neighbors import Graph, NeighborSpec, neighbor_spec
-from glassjax.observables.coordination import gathered_graph, lengths, same_elements
+from glassjax._pytree import frozen, static
+from glassjax.neighbors import Graph, NeighborSpec
+from glassjax.observables.coordination import Listed, gathered_graph, lengths, same_elements
 from glassjax.priors import features
 from glassjax.structure import Structure
 from glassjax.surrogates.surrogate import KINDS, Surrogate, disagreement
 
 
 @frozen
-class SpectrumObservable:
+class SpectrumObservable(Listed):
     """See `spectrum`; ``observable(structure) -> [m]``.
 
     Attributes:
@@ -47,10 +47,6 @@ class SpectrumObservable:
     convention: str = static(default="")
     spec: NeighborSpec | None = static(default=None)
 
-    def fit(self, structure: Structure, **options) -> SpectrumObservable:
-        """The same observable with a neighbour list for structures like this one (options: `neighbor_spec`)."""
-        return replace(self, spec=neighbor_spec(structure, self.rmax, **options))
-
     def trust(self, members: jax.Array) -> jax.Array:
         """t [n] = 1 / (1 + (d / s)^2) of the members' spectra [members, n, points]."""
         return 1.0 / (1.0 + (disagreement(members) / self.surrogate.scale) ** 2)
@@ -58,7 +54,7 @@ class SpectrumObservable:
     def __call__(self, structure: Structure) -> jax.Array:
         """The curve [m]; its gradient fades as the Jacobian does; NaN if the neighbour list overflowed."""
         same_elements(self, structure)
-        graph = gathered_graph(structure, neighbor_spec(structure, self.rmax) if self.spec is None else self.spec)
+        graph = gathered_graph(structure, self.listed(structure))
         packed = self._packed(structure, graph)
         members = self.surrogate.decode(self.surrogate.outputs(packed))
         mean, held = jnp.mean(members, axis=0), jax.lax.stop_gradient(members)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax._pytree import frozen, static
-from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
+from glassjax.archive import write_arrays
 from glassjax.neighbors import NeighborSpec, build, neighbor_spec
-from glassjax.priors.prior import flatten, unflatten
+from glassjax.priors.prior import flatten, read_trained, shipped_files, unflatten
 from glassjax.structure import Structure
 from glassjax.surrogates.networks import describe_network, make_network
 
@@ -129,31 +129,12 @@ def save_surrogate(surrogate: Surrogate, path) -> None:
 
 def shipped_surrogates() -> dict[str, Path]:
     """Names and files of the surrogates that come with the package."""
-    folder = Path(__file__).parent / "shipped"
-    return {p.stem: p for p in sorted(folder.glob("*.npz"))}
+    return shipped_files(Path(__file__).parent)
 
 
 def load_surrogate(name_or_path) -> Surrogate:
-    """A shipped surrogate by name, or one from a file.
-
-    Raises:
-      FileNotFoundError: neither a shipped name nor a file; the names are listed.
-      ValueError: the file is corrupted, or of another kind.
-    """
-    shipped = shipped_surrogates()
-    path = shipped.get(str(name_or_path), Path(name_or_path))
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"got no surrogate {str(name_or_path)!r}; needs a file or one of {', '.join(shipped) or '(none shipped)'}")
-    try:
-        header, arrays = read_arrays(path)
-    except CorruptedArchive as error:
-        raise ValueError(f"surrogate {path} is corrupted or no glassjax file ({error}); train it again or fetch a fresh copy") from error
-    if header.get("format") != FORMAT:
-        raise ValueError(f"got {path} of format {header.get('format')!r}; needs {FORMAT!r}, as written by save_surrogate")
-    try:
-        network = make_network(header["network"])
-    except TypeError as error:
-        raise ValueError(f"{path} was written for another version of the network ({error}); train it again") from error
+    """A shipped surrogate by name, or one from a file; raises as `read_trained`."""
+    header, arrays, network = read_trained(name_or_path, shipped_surrogates(), kind="surrogate", form=FORMAT, make=make_network)
     tree = jax.tree.map(jnp.asarray, unflatten(arrays))
     names = {name: header[name] for name in ("absorber", "edge", "kind", "unit")}
     return Surrogate(network=network, elements=tuple(header["elements"]), card=json.dumps(header["card"]), **names, **tree)

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.torch_reference`: see `time_step`."""
+
+from .time_step import main
+
+main()
