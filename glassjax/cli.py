@@ -11,7 +11,9 @@ import importlib
 import os
 import platform
 import re
+import signal
 import sys
+import threading
 from pathlib import Path
 
 # repeated here from observables and targets, because --help must not load JAX; a test compares them
@@ -31,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Wrong input prints one line ``glassjax: error: ...`` and gives 2."""
     options = _parser().parse_args(argv)
     _compilation_cache()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupted)  # of a queue that ends the job: as Ctrl-C
     module = importlib.import_module(f"glassjax.{PLACES.get(options.run, 'commands')}")
     try:
         return getattr(module, options.run)(options) or 0
@@ -49,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def _compilation_cache() -> None:
     """Keep compiled programs in ~/.cache/glassjax, unless JAX_COMPILATION_CACHE_DIR says otherwise or JAX is already in use.
 
@@ -58,11 +66,11 @@ def _compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or "jax" in sys.modules:
         return
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(base) / "glassjax" / _processor())
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(base) / "glassjax" / processor())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _processor() -> str:
+def processor() -> str:
     """A short name for this kind of processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -122,6 +130,10 @@ def _sampling(command) -> None:
     command.add_argument("--chunk", type=int, help="replicas at a time; less takes less memory (default: 4)")
     command.add_argument("--out", metavar="DIR", help="folder for the results")
     command.add_argument("--resume", action="store_true", default=None, help="continue the run in DIR")
+    command.add_argument("--distributed", action="store_true", help="share the replicas with the other processes of this Slurm or Open MPI job")
+    command.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, to do so without a launcher; with --processes and --process")
+    command.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    command.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
 
 def _invert(commands) -> None:

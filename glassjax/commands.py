@@ -22,6 +22,8 @@ class Progress:
 
     def __call__(self, state: dict) -> None:
         text = f"{100 * state['done'] / state['total']:3.0f} %   {clock(state['left'])} left"
+        if np.isfinite(state.get("replicas_per_hour", np.nan)):
+            text += f"   {state['replicas_per_hour']:.3g} replicas per hour"
         if state["chunks"] > 1:
             text += f"   chunk {state['chunk'] + 1} of {state['chunks']}"
         if state["r_factor"]:
@@ -106,7 +108,12 @@ def generate(options) -> int:
 
 
 def _with_options(run, options):
-    """The settings with what the command line gives."""
+    """The settings with what the command line gives; joins the other processes where it says so."""
+    joint = [getattr(options, name, None) for name in ("coordinator", "processes", "process")]
+    if options.distributed or any(v is not None for v in joint):
+        from glassjax import distributed
+
+        distributed.initialise(*joint)
     for field in dataclasses.fields(run):
         value = getattr(options, field.name, None) if field.name != "target" else None
         if value is not None:
@@ -126,9 +133,13 @@ def _invert(run) -> int:
 
 
 def _tell(result, folder: Path) -> int:
-    """Print a table of the replicas from the record that was written."""
+    """Print a table of the replicas from the record that was written (process 0)."""
     import json
 
+    from glassjax import distributed
+
+    if distributed.place()[0]:
+        return 0
     record = json.loads((folder / "run.json").read_text())
     names = [t.name for t in result.targets]
     print("replica  " + "".join(f"R {n:<8}|d{n}|{'':<6}" for n in names) + "shortest  coordination  angle")

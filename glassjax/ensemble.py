@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +14,14 @@ import numpy as np
 
 from glassjax._pytree import replace
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
-from glassjax.replica import Ensemble, Stage, advance, start
+from glassjax.distributed import segment_on
+from glassjax.replica import Ensemble, Stage, start
 from glassjax.structure import Structure, stack, unstack
+
+WAIT = 0.5  # s, between looks at what other processes finished
 
 # what scores and samplers report at every step and the ensemble keeps, beside the capacities that were needed
 TRACES = ("r_factor", "chi_squared", "share", "nuisance", "nuisance_deviation", "number_density", "density_deviation")
-
-
-_segment = jax.jit(jax.vmap(advance, in_axes=(0, None)))
 
 
 def sample(
@@ -35,11 +36,17 @@ def sample(
     resume: bool = False,
     throw: bool = False,
     report=None,
+    devices: Sequence | None = None,
+    place: tuple[int, int] = (0, 1),
 ) -> Ensemble:
-    """Sample an ensemble: replicas in chunks of equal shape (the last is padded), each chunk in segments of the ladders.
+    """Sample an ensemble: replicas in chunks of equal shape (the last is padded), one chunk per device at a time, in segments of the ladders.
 
     Between segments the host checks capacities (a neighbour list that overflowed is grown and the segment repeated with the same random numbers),
-    writes the checkpoint and reports. Replica i is the same structure alone or among others, to the last bit for equal chunk shapes and capacities.
+    writes the checkpoint and reports. Replica i is the same structure alone or among others, to the last bit for equal chunk shapes and capacities,
+    whatever the number of processes; another number of devices changes the rounding.
+
+    With several processes, every one calls this with the same arguments but ``place``, and one ``checkpoint`` folder that all see: each samples its
+    share of the chunks, waits for the others, and returns the whole ensemble.
 
     Args:
       key: random key of the ensemble.
@@ -51,10 +58,13 @@ def sample(
       checkpoint: folder for the state; None to keep none.
       resume: continue from the checkpoint if it is there.
       throw: raise ``RuntimeError`` when a replica diverges, instead of marking it.
-      report: callable, called with a dict (done and total steps, seconds left, chunk, mean R-factors).
+      report: callable, called with a dict (done and total steps, seconds left, replicas per hour, chunk, mean R-factors).
+      devices: of this process, to share the replicas out over; by default all of its own, as many as there are chunks.
+      place: number of this process, and how many there are.
 
     Raises:
-      ValueError: no replicas, a start per replica that does not match their number, or a checkpoint of another run.
+      ValueError: several processes without a checkpoint folder, no replicas, a start per replica that does not match their number, or a checkpoint
+        of another run.
     """
     numbers = list(range(replicas)) if isinstance(replicas, int) else list(replicas)
     if not numbers:
@@ -67,7 +77,10 @@ def sample(
     if not all(s.cell.shape == starts[0].cell.shape and np.allclose(s.cell, starts[0].cell, atol=1e-4) for s in starts):
         raise ValueError("the starting structures have different cells; needs one cell for all: sample them one by one")
     chunk = min(chunk, len(numbers))
-    job = _Job(key, stages, starts, numbers, chunk, segment, None if checkpoint is None else Path(checkpoint), report)
+    if place[1] > 1 and checkpoint is None:
+        raise ValueError(f"got {place[1]} processes and no checkpoint folder; needs one that all of them see; pass checkpoint (out)")
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    job = _Job(key, stages, starts, numbers, chunk, segment, None if checkpoint is None else Path(checkpoint), report, devices, place)
     return job.run(resume=resume, throw=throw)
 
 
@@ -80,20 +93,31 @@ def _mean_of_finite(ratios: np.ndarray) -> list[float]:
 class _Job:
     """State of one call of `sample` on the host."""
 
-    def __init__(self, key, stages, starts, numbers, chunk, segment, folder, report):
+    def __init__(self, key, stages, starts, numbers, chunk, segment, folder, report, devices, place):
         self.key, self.starts, self.numbers, self.chunk, self.segment = key, starts, numbers, chunk, segment
-        self.folder, self.report = folder, report
+        self.folder, self.report, self.place = folder, report, place
         first = starts[0]
         for s in stages:
             first = s.sampler.densest(first)
-        self.stages = [replace(s, score=s.score.fit(first), sampler=s.sampler.fit(first)) for s in stages]
-        self.steps_per_chunk = sum(len(s.ladder) for s in stages)
-        self.chunks = [list(range(i, min(i + chunk, len(numbers)))) for i in range(0, len(numbers), chunk)]
-        self.total = self.steps_per_chunk * len(self.chunks)
+        self.fitted = [replace(s, score=s.score.fit(first), sampler=s.sampler.fit(first)) for s in stages]
+        self.steps_per_group = sum(len(s.ladder) for s in stages)
+        chunks = [list(range(i, min(i + chunk, len(numbers)))) for i in range(0, len(numbers), chunk)]
+        own = chunks[place[0] :: place[1]]
+        self.devices = devices[: max(1, min(len(devices), len(own)))]
+        # a group is what one compiled call samples: a chunk per device
+        self.groups = [sum(own[i : i + len(self.devices)], []) for i in range(0, len(own), len(self.devices))]
+        self.batch = chunk * len(self.devices)
+        self.total = self.steps_per_group * len(self.groups)
         self.done, self.first_calls, self.started, self.timed = 0, [], time.monotonic(), []
         self.finished: dict[int, dict] = {}
         self.seen: set = set()
-        self.growth: list = []  # what overflowed so far, replayed on resume so that the shapes, and so the last bits, are the same
+        self.own: list[int] = []  # the finished replicas in this process's file
+        self.refused = None  # the first error of writing a checkpoint
+        self._fresh()
+
+    def _fresh(self):
+        """The stages as they were fitted: what one group made overflow must not change the shapes, and so the last bits, of another."""
+        self.stages, self.growth = list(self.fitted), []
 
     def fingerprint(self) -> str:
         """Hash of what decides the result: key, replicas, starts, ladders, chunk shape."""
@@ -111,16 +135,25 @@ class _Job:
     def run(self, *, resume: bool, throw: bool) -> Ensemble:
         mark = self.fingerprint()
         position = self._load(mark) if resume else None
-        for index, members in enumerate(self.chunks):
+        for index, members in enumerate(self.groups):
             if all(m in self.finished for m in members):
-                self.done += self.steps_per_chunk
+                self.done += self.steps_per_group
                 continue
-            self._chunk(index, members, position if position and position["chunk"] == index else None, mark, throw)
+            self._group(index, members, position if position and position["members"] == members else None, mark, throw)
+            self._fresh()
             position = None
+        self._wait(mark)
         return self._collect()
 
-    def _chunk(self, index, members, position, mark, throw):
-        padded = members + [members[-1]] * (self.chunk - len(members))
+    def _wait(self, mark):
+        """Read what the other processes finished, until nothing is missing. `jax.distributed` ends this process when another one dies."""
+        while self.place[1] > 1 and len(self.finished) < len(self.numbers):
+            self._load_finished(mark)
+            if len(self.finished) < len(self.numbers):
+                time.sleep(WAIT)
+
+    def _group(self, index, members, position, mark, throw):
+        padded = members + [members[-1]] * (self.batch - len(members))
         batch = stack([self.starts[m] for m in padded])
         numbers = jnp.array([self.numbers[m] for m in padded], jnp.int32)
         state = jax.vmap(start, in_axes=(None, 0, 0))(self.key, numbers, batch)
@@ -133,6 +166,7 @@ class _Job:
                 step=position["step"],
             )
             first_stage, first_step, traces = position["stage"], position["offset"], position["traces"]
+            self._grow(position["growth"])
             self.done += sum(len(s.ladder) for s in self.stages[:first_stage]) + first_step
         for stage_index in range(first_stage, len(self.stages)):
             ladder = np.asarray(self.stages[stage_index].ladder)
@@ -145,7 +179,7 @@ class _Job:
                 traces.append({name: np.asarray(info[name])[: len(members)] for name in TRACES if name in info})
                 offset += len(part)
                 self.done += len(part)
-                self._save_position(mark, index, stage_index, offset, state, traces)
+                self._save_position(mark, members, stage_index, offset, state, traces)
                 self._progress(index, traces)
         self._finish(members, state, traces, mark, throw)
 
@@ -155,7 +189,7 @@ class _Job:
             stage = self.stages[stage_index]
             begun = time.monotonic()
             signature = (jax.tree.structure(stage), len(ladder))
-            new, info = jax.block_until_ready(_segment(state, replace(stage, ladder=jnp.asarray(ladder))))
+            new, info = jax.block_until_ready(segment_on(self.devices)(state, replace(stage, ladder=jnp.asarray(ladder))))
             seconds = time.monotonic() - begun
             if signature in self.seen:
                 self.timed.append(seconds / len(ladder))
@@ -182,7 +216,8 @@ class _Job:
                 seconds=elapsed,
                 left=pace * (self.total - self.done),
                 chunk=chunk,
-                chunks=len(self.chunks),
+                chunks=len(self.groups),
+                replicas_per_hour=3600 * self.batch / (pace * self.steps_per_group) if pace else float("nan"),
                 r_factor=latest.get("r_factor", []),
                 chi_squared=latest.get("chi_squared", []),
                 share=latest.get("share", []),
@@ -200,7 +235,7 @@ class _Job:
                 raise RuntimeError(
                     f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
                 )
-        self._save_finished(mark)
+        self._save_finished(mark, members)
 
     def _collect(self) -> Ensemble:
         order = range(len(self.numbers))
@@ -211,7 +246,7 @@ class _Job:
         pace = float(np.median(self.timed)) if self.timed else float("nan")
         compiling = sum(max(0.0, s - pace * n) for s, n in self.first_calls) if self.timed else None
         timing = dict(
-            total=seconds, compilation=compiling, per_step_per_replica=pace / self.chunk if self.timed else None, steps=self.steps_per_chunk
+            total=seconds, compilation=compiling, per_step_per_replica=pace / self.batch if self.timed else None, steps=self.steps_per_group
         )
         return Ensemble(
             structures=structures,
@@ -223,14 +258,20 @@ class _Job:
         )
 
     def _write(self, name, header, arrays):
-        if self.folder is not None:
+        """Write one of this process's files; where that fails, say so once and go on: the ensemble is still in memory."""
+        if self.folder is None:
+            return
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_arrays(self.folder / f"{name}.npz", header, arrays, compress=False)
+            write_arrays(self.folder / f"{name}_{self.place[0]}.npz", header, arrays, compress=False)
+        except OSError as error:
+            if self.place[1] > 1:
+                raise  # the others wait for this file
+            if self.refused is None:
+                warnings.warn(f"the checkpoint in {self.folder} cannot be written ({error.strerror}); sampling goes on without it", stacklevel=2)
+            self.refused = error
 
-    def _read(self, name, mark):
-        path = self.folder / f"{name}.npz" if self.folder else None
-        if path is None or not path.exists():
-            return None, {}
+    def _read(self, path, mark):
         try:
             header, arrays = read_arrays(path)
         except CorruptedArchive as error:
@@ -241,33 +282,51 @@ class _Job:
             )
         return header, arrays
 
-    def _save_position(self, mark, chunk, stage, offset, state, traces):
+    def _save_position(self, mark, members, stage, offset, state, traces):
         arrays = dict(positions=state.structure.positions, cell=state.structure.cell, sigma=state.sigma, step=state.step)
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
         arrays |= {f"trace/{i}/{name}": value for i, part in enumerate(traces) for name, value in part.items()}
-        header = dict(mark=mark, chunk=chunk, stage=stage, offset=offset, growth=self.growth, segments=len(traces))
+        header = dict(mark=mark, members=members, stage=stage, offset=offset, growth=self.growth, segments=len(traces))
         self._write("position", header, arrays)
 
-    def _save_finished(self, mark):
-        arrays = {f"{member}/{name}": array for member, value in self.finished.items() for name, array in value["arrays"].items()}
-        self._write("finished", dict(mark=mark, good={str(m): v["good"] for m, v in self.finished.items()}), arrays)
+    def _save_finished(self, mark, members):
+        """Add the members to what this process's file holds."""
+        self.own += members
+        arrays = {f"{member}/{name}": array for member in self.own for name, array in self.finished[member]["arrays"].items()}
+        self._write("finished", dict(mark=mark, good={str(m): self.finished[m]["good"] for m in self.own}), arrays)
 
-    def _load(self, mark):
-        header, arrays = self._read("finished", mark)
-        if header:
+    def _load_finished(self, mark):
+        """Read the finished replicas of every process."""
+        for path in sorted(self.folder.glob("finished_*.npz")):
+            header, arrays = self._read(path, mark)
+            mine = path.stem == f"finished_{self.place[0]}"
+            if mine:
+                self.own = [int(m) for m in header["good"]]
             for member, good in header["good"].items():
                 own = {name.removeprefix(f"{member}/"): a for name, a in arrays.items() if name.startswith(f"{member}/")}
                 self.finished[int(member)] = dict(good=good, arrays=own)
-        header, arrays = self._read("position", mark)
-        if not header:
+
+    def _load(self, mark):
+        """Read what is finished, and return where the group that was interrupted stands."""
+        if self.folder is None:
             return None
+        self._load_finished(mark)
+        path = self.folder / f"position_{self.place[0]}.npz"
+        if not path.exists():
+            return None
+        header, arrays = self._read(path, mark)
         traces = [{} for _ in range(header["segments"])]
         for name in [n for n in arrays if n.startswith("trace/")]:
             _, segment, what = name.split("/")
             traces[int(segment)][what] = arrays[name]
-        for index, largest in header["growth"]:
+        values = {k: jnp.asarray(arrays[k]) for k in ("positions", "cell", "sigma", "step")}
+        if len(values["positions"]) != self.batch:  # of another number of devices
+            return None
+        return values | {name: header[name] for name in ("members", "stage", "offset", "growth")} | dict(traces=traces)
+
+    def _grow(self, growth):
+        """Repeat the growth of an interrupted group, so that the shapes, and so the last bits, are the same."""
+        for index, largest in growth:
             stage, needed = self.stages[index], {k: np.asarray(v) for k, v in largest.items()}
             self.stages[index] = replace(stage, score=stage.score.grown(needed), sampler=stage.sampler.grown(needed))
-        self.growth = header["growth"]
-        values = {k: jnp.asarray(arrays[k]) for k in ("positions", "cell", "sigma", "step")}
-        return values | dict(chunk=header["chunk"], stage=header["stage"], offset=header["offset"], traces=traces)
+        self.growth = list(growth)

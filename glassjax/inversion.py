@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from glassjax import nuisance
+from glassjax import distributed, nuisance
 from glassjax.ensemble import sample
 from glassjax.preparation import (
     PACKING_SEEDS,
@@ -147,7 +147,8 @@ def invert(
     free = nuisance.density(rho, infer_density) if infer_density else None
     for one in targets:
         check_target(one, starts[0] if free is None else scaled(starts[0], rho, float(free.high)))
-    folder = None if out is None else prepare_folder(out, resume=resume)
+    place = distributed.place()
+    folder = None if out is None else _shared_folder(out, resume, place)
     todo = stages(prior, targets, elements=elements, protocol=plan, minimum_distance=limits, density=free, restraints=restraints)
     record = dict(
         command="invert" if targets else "generate",
@@ -163,6 +164,7 @@ def invert(
         packing_seeds=[seed + PACKING_SEEDS * n for n in numbers] if init is None else None,
         init=None if init is None else str(init) if isinstance(init, str | Path) else "structures given in Python",
         chunk=chunk,
+        processes=place[1],
         resumed=bool(resume),
     )
     ensemble = sample(
@@ -175,12 +177,22 @@ def invert(
         checkpoint=None if folder is None else folder / "checkpoint",
         resume=resume,
         throw=throw,
-        report=report,
+        report=report if place[0] == 0 else None,
+        place=place,
     )
     result = Inversion(ensemble=ensemble, targets=targets, record=record)
-    if folder is not None:
+    if folder is not None and place[0] == 0:
         result.save(folder)
+    distributed.together("saved")
     return result
+
+
+def _shared_folder(out, resume: bool, place: tuple[int, int]) -> Path:
+    """The folder, made by process 0 before the others come to it."""
+    if place[0] == 0:
+        prepare_folder(out, resume=resume)
+    distributed.together("folder")
+    return prepare_folder(out, resume=resume or place[0] > 0)
 
 
 def generate(**options) -> Inversion:

@@ -4,8 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from glassjax.cli import processor
+
 # the workers of pytest-xdist, notebooks and command lines of one run (and the next run) compile each program once; read before JAX is imported
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"glassjax-tests-{os.getuid()}"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"glassjax-tests-{os.getuid()}-{processor()}"))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # false alarms about features of the processor
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 

@@ -27,6 +27,7 @@ absorption_targets
 inference noise samplers
 guidance
 restraints replica
+distributed
 ensemble
 protocols
 analysis settings

@@ -338,6 +338,7 @@ def test_training_refuses_what_it_cannot_use(tmp_path):
 DATA_PARALLEL = """
 import sys
 import jax, numpy as np
+jax.config.update("jax_disable_most_optimizations", True)
 sys.path.insert(0, {tests!r})
 import test_priors as t
 devices = jax.local_devices()

@@ -1,0 +1,103 @@
+"""Replicas over several processes: the structures of one, to the last bit; over several devices: but for rounding."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import ase.io
+import pytest
+from tiny import ATOMS, DENSITY, allow_rank_promotion, write_prior  # noqa: F401
+
+from glassjax import distributed
+
+HERE = Path(__file__).parent
+
+MANY = """
+import sys
+import jax, numpy as np
+sys.path.insert(0, {tests!r})
+from tiny import packing, tiny_prior
+from glassjax.ensemble import sample
+from glassjax.protocols import protocol, stages
+devices = jax.local_devices()
+assert len(devices) == 8, devices
+todo = stages(tiny_prior(), (), elements=("Si",), protocol=protocol("default", steps=4, corrections=1), minimum_distance={{("Si", "Si"): 1.5}})
+starts = [packing(seed) for seed in range(11)]
+one, many = (sample(jax.random.key(1), todo, starts, replicas=11, chunk=2, segment=2, devices=d) for d in (devices[:1], devices))
+assert many.status == ["ok"] * 11
+for a, b in zip(one.structures, many.structures, strict=True):
+    np.testing.assert_allclose(a.positions, b.positions, atol=2e-5)  # rounding: XLA compiles the sharded program differently
+print("moved", np.abs(np.asarray(one.structures[0].positions) - np.asarray(starts[0].positions)).max())
+"""
+
+
+def python(*words, **environment):
+    return subprocess.Popen(
+        ["timeout", "-k", "5", "240", sys.executable, *words],
+        cwd=HERE.parent,
+        env=os.environ | dict(JAX_PLATFORMS="cpu") | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_eight_devices_make_what_one_makes():
+    done = python("-c", textwrap.dedent(MANY.format(tests=str(HERE))), XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    out, err = done.communicate()
+    assert done.returncode == 0, err[-2000:]
+    assert float(out.split("moved")[1]) > 0.1
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+def test_two_processes_make_what_one_makes(tmp_path):
+    """The command line, three chunks of two (the last one padded); then a third process resumes the finished folder alone."""
+    prior = write_prior(tmp_path / "prior.npz")
+    common = ["-m", "glassjax", "generate", "--composition", "Si", "--atoms", str(ATOMS), "--density", str(DENSITY), "--prior", str(prior)]
+    common += ["--replicas", "5", "--chunk", "2", "--steps", "6", "--minimum-distance", "1.5", "--out"]
+    address = f"localhost:{free_port()}"
+    alone = python(*common, str(tmp_path / "alone"))
+    joint = [str(tmp_path / "joint"), "--coordinator", address, "--processes", "2", "--process"]
+    pair = [python(*common, *joint, str(i)) for i in range(2)]
+    texts = [one.communicate() for one in (alone, *pair)]
+    assert [one.returncode for one in (alone, *pair)] == [0, 0, 0], texts
+    one, two = (tmp_path / name / "ensemble.extxyz" for name in ("alone", "joint"))
+    assert len(ase.io.read(one, ":")) == 5
+    assert one.read_bytes() == two.read_bytes()
+    assert json.loads((tmp_path / "joint" / "run.json").read_text())["processes"] == 2
+    assert {p.name for p in (tmp_path / "joint" / "checkpoint").glob("finished_*")} == {"finished_0.npz", "finished_1.npz"}
+    assert "shortest" in texts[1][0] and "shortest" not in texts[2][0]  # process 0 tells, the other does not
+    again = python(*common, str(tmp_path / "joint"), "--resume")
+    text = again.communicate()
+    assert again.returncode == 0, text
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", None, None), "needs all three"),
+        ((None, 2, 0), "needs all three"),
+        (("localhost:1", 2, 2), "needs 0 to 1"),
+        ((None, None, None), "no Slurm"),
+    ],
+)
+def test_bad_places(given, message, monkeypatch):
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=message):
+        distributed.initialise(*given)
+
+
+def test_alone_without_others():
+    assert distributed.place() == (0, 1)
+    distributed.together("nobody")  # returns at once
