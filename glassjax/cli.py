@@ -130,7 +130,12 @@ def _sampling(command) -> None:
     command.add_argument("--chunk", type=int, help="replicas at a time; less takes less memory (default: 4)")
     command.add_argument("--out", metavar="DIR", help="folder for the results")
     command.add_argument("--resume", action="store_true", default=None, help="continue the run in DIR")
-    command.add_argument("--distributed", action="store_true", help="share the replicas with the other processes of this Slurm or Open MPI job")
+    _together(command, "replicas")
+
+
+def _together(command, what: str) -> None:
+    """Options to run as one of several processes."""
+    command.add_argument("--distributed", action="store_true", help=f"share the {what} with the other processes of this Slurm or Open MPI job")
     command.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, to do so without a launcher; with --processes and --process")
     command.add_argument("--processes", type=int, metavar="N", help="how many there are")
     command.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
@@ -254,6 +259,7 @@ def _train(commands) -> None:
     train.add_argument("--cutoff", type=float, metavar="A", help="of the network's graph (its own default: 5); dense materials train faster at 4")
     train.add_argument("--elements", nargs="+", metavar="E", help="elements that the prior knows (default: those of the structures)")
     train.add_argument("--resume", action="store_true", help="continue this training")
+    _together(train, "batches")
 
 
 def _melt_quench(commands) -> None:

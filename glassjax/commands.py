@@ -109,16 +109,22 @@ def generate(options) -> int:
 
 def _with_options(run, options):
     """The settings with what the command line gives; joins the other processes where it says so."""
-    joint = [getattr(options, name, None) for name in ("coordinator", "processes", "process")]
-    if options.distributed or any(v is not None for v in joint):
-        from glassjax import distributed
-
-        distributed.initialise(*joint)
+    _join(options)
     for field in dataclasses.fields(run):
         value = getattr(options, field.name, None) if field.name != "target" else None
         if value is not None:
             setattr(run, field.name, value)
     return run
+
+
+def _join(options) -> int:
+    """Join the other processes where the command line says so; returns the number of this one."""
+    from glassjax import distributed
+
+    joint = [getattr(options, name) for name in ("coordinator", "processes", "process")]
+    if options.distributed or any(v is not None for v in joint):
+        distributed.initialise(*joint)
+    return distributed.place()[0]
 
 
 def _invert(run) -> int:
@@ -156,19 +162,29 @@ def _tell(result, folder: Path) -> int:
     return 0
 
 
+def _may_train(out: Path, resume: bool) -> None:
+    """Refuse to write over another training, or to continue what is not there."""
+    state = out.with_suffix(".train.npz")
+    if resume and out.exists() and not state.exists():
+        raise ValueError(f"{out} is there but {state} is not, so its training cannot continue; pass another --out")
+    if not resume and (out.exists() or state.exists()):
+        raise ValueError(f"{out} is already there; needs a new name: pass --resume to continue that training, or another --out")
+
+
 def train(options) -> int:
     """Train a prior."""
+    from glassjax import distributed
     from glassjax.archive import write_whole
     from glassjax.io.atoms import read_structures
     from glassjax.plots import plot_learning_curve, png
     from glassjax.priors import training
     from glassjax.priors.prior import make_network
 
+    process = _join(options)
     out = output_file(options.out, ".npz")
-    if options.resume and out.exists() and not out.with_suffix(".train.npz").exists():
-        raise ValueError(f"{out} is there but {out.with_suffix('.train.npz')} is not, so its training cannot continue; pass another --out")
-    if not options.resume and (out.exists() or out.with_suffix(".train.npz").exists()):
-        raise ValueError(f"{out} is already there; needs a new name: pass --resume to continue that training, or another --out")
+    if process == 0:
+        _may_train(out, options.resume)
+    distributed.together("checked")
     structures = read_structures(options.structures, options.elements)
     elements = tuple(options.elements) if options.elements else structures[0].elements
     shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))
@@ -184,6 +200,8 @@ def train(options) -> int:
         progress.line(f"{100 * min(1.0, share):3.0f} %   {clock(left)} left   step {step}   loss by noise band {values}")
 
     training.train(structures, out=out, network=network, elements=elements, options=settings, resume=options.resume, record=record, report=report)
+    if process:
+        return 0
     write_whole(out.with_suffix(".png"), png(plot_learning_curve(out.with_suffix(".csv"))))
     print(f"prior in {out}, learning curve in {out.with_suffix('.csv')} and {out.with_suffix('.png')}")
     return 0

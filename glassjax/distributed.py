@@ -1,14 +1,10 @@
-"""Several processes on one ensemble: who takes part, and how they start. The processes share a folder and exchange nothing else."""
+"""Several processes on one task: who takes part, and how they start."""
 
 from __future__ import annotations
 
-import functools
 import os
 
 import jax
-import numpy as np
-
-from glassjax.replica import advance
 
 JOINING = 300  # s, to wait for the other processes
 
@@ -53,12 +49,10 @@ def together(name: str) -> None:
         sync_global_devices(name)
 
 
-@functools.cache
-def segment_on(devices: tuple):
-    """jit(states, stage) -> (states, info): `replica.advance` of a batch whose first axis is shared out over ``devices``, which exchange nothing."""
-    batch = jax.vmap(advance, in_axes=(0, None))
-    if len(devices) == 1:
-        return jax.jit(batch)
-    P = jax.sharding.PartitionSpec
-    mesh = jax.sharding.Mesh(np.array(devices), ("replicas",))
-    return jax.jit(jax.shard_map(batch, mesh=mesh, in_specs=(P("replicas"), P()), out_specs=P("replicas"), check_vma=False))
+def agreed(value: float) -> float:
+    """The number that process 0 has."""
+    if place()[1] == 1:
+        return value
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return float(broadcast_one_to_all(jax.numpy.float32(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 import warnings
@@ -14,14 +15,24 @@ import numpy as np
 
 from glassjax._pytree import replace
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
-from glassjax.distributed import segment_on
-from glassjax.replica import Ensemble, Stage, start
+from glassjax.replica import Ensemble, Stage, advance, start
 from glassjax.structure import Structure, stack, unstack
 
 WAIT = 0.5  # s, between looks at what other processes finished
 
 # what scores and samplers report at every step and the ensemble keeps, beside the capacities that were needed
 TRACES = ("r_factor", "chi_squared", "share", "nuisance", "nuisance_deviation", "number_density", "density_deviation")
+
+
+@functools.cache
+def segment_on(devices: tuple):
+    """jit(states, stage) -> (states, info): `replica.advance` of a batch whose first axis is shared out over ``devices``, which exchange nothing."""
+    batch = jax.vmap(advance, in_axes=(0, None))
+    if len(devices) == 1:
+        return jax.jit(batch)
+    P = jax.sharding.PartitionSpec
+    mesh = jax.sharding.Mesh(np.array(devices), ("replicas",))
+    return jax.jit(jax.shard_map(batch, mesh=mesh, in_specs=(P("replicas"), P()), out_specs=P("replicas"), check_vma=False))
 
 
 def sample(

@@ -9,10 +9,12 @@ import textwrap
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
-from tiny import ATOMS, DENSITY, allow_rank_promotion, write_prior  # noqa: F401
+from tiny import ATOMS, DENSITY, allow_rank_promotion, packing, write_prior  # noqa: F401
 
-from glassjax import distributed
+from glassjax import distributed, to_atoms
+from glassjax.priors.prior import read_checkpoint
 
 HERE = Path(__file__).parent
 
@@ -80,6 +82,23 @@ def test_two_processes_make_what_one_makes(tmp_path):
     text = again.communicate()
     assert again.returncode == 0, text
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Three steps of a batch of two, one cell per process."""
+    ase.io.write(tmp_path / "cells.extxyz", [to_atoms(packing(seed)) for seed in (1, 2)])
+    common = ["-m", "glassjax", "train", str(tmp_path / "cells.extxyz"), "--steps", "3", "--batch", "2", "--cutoff", "3.5", "--out"]
+    joint = [str(tmp_path / "joint.npz"), "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
+    quick = dict(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    runs = [python(*common, str(tmp_path / "alone.npz"), **quick), *[python(*common, *joint, str(i), **quick) for i in range(2)]]
+    texts = [one.communicate() for one in runs]
+    assert [one.returncode for one in runs] == [0, 0, 0], texts
+    (_, one), (_, two) = (read_checkpoint(tmp_path / f"{name}.train.npz") for name in ("alone", "joint"))
+    assert one.keys() == two.keys()
+    for name in one:  # opt/...: the moments of the gradients
+        limit = 1e-3 * np.abs(one[name]).max() if name.startswith("opt") else 1e-5
+        np.testing.assert_allclose(two[name], one[name], atol=limit + 1e-12, err_msg=name)
+    assert "prior in" in texts[1][0] and "prior in" not in texts[2][0]
 
 
 @pytest.mark.parametrize(

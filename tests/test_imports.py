@@ -13,7 +13,7 @@ PACKAGE = Path(glassjax.__file__).parent
 
 # A module may import modules on a lower line, and within its own package a sibling where INSIDE says so.
 LAYERS = """
-_pytree archive
+_pytree archive distributed
 structure
 neighbors
 elements
@@ -27,7 +27,6 @@ absorption_targets
 inference noise samplers
 guidance
 restraints replica
-distributed
 ensemble
 protocols
 analysis settings

@@ -78,7 +78,7 @@ def test_kill_and_resume(prior, target, tmp_path, after):
         invert(target, **same | dict(seed=7), resume=True)
     with pytest.raises(ValueError, match="other inputs"):
         invert(target, **same | dict(plan=protocol(corrections=1)), resume=True)
-    (tmp_path / "cut" / "checkpoint" / "finished.npz").write_bytes(b"PK\x03\x04 cut short")
+    (tmp_path / "cut" / "checkpoint" / "finished_0.npz").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(ValueError, match="corrupted"):
         invert(target, **same, resume=True)
 

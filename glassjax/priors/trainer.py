@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from glassjax import distributed
 from glassjax.archive import write_arrays
 from glassjax.neighbors import grow
 from glassjax.priors.prior import flatten, read_checkpoint, unflatten
 
 
 def device_mesh(batch: int):
-    """One axis over the local devices; raises ``ValueError`` for a batch that they cannot share."""
-    devices = jax.local_devices()
+    """One axis over the devices of all processes; raises ``ValueError`` for a batch that they cannot share."""
+    devices = jax.local_devices() if distributed.place()[1] == 1 else jax.devices()
     if batch % len(devices):
         raise ValueError(f"batch is {batch}; needs a multiple of the {len(devices)} devices")
     return jax.sharding.Mesh(np.array(devices), ("batch",))
@@ -55,7 +56,13 @@ def _step_function(loss, draw, optimizer, options, mesh):
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], params)
         return state | dict(params=params, ema=ema, opt=opt, step=count + 1), losses, batch["sigma"], needed
 
-    return jax.jit(step)
+    # every process needs all of the losses, and a state that it can write
+    return jax.jit(step) if distributed.place()[1] == 1 else jax.jit(step, out_shardings=_everywhere(mesh))
+
+
+def _everywhere(mesh):
+    """Whole copies on every device."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
 def _rate(options, step: int, elapsed: float) -> float:
@@ -120,13 +127,16 @@ def optimise(make_loss, draw, state, *, optimizer, options, mesh, spec, out, hea
     path, elapsed = Path(out).with_suffix(".train.npz"), 0.0
     if resume and path.exists():
         state, elapsed = load_state(path, state, header)
+    process, processes = distributed.place()
+    if processes > 1:
+        state = jax.device_put(jax.device_get(state), _everywhere(mesh))
     step = _step_function(make_loss(spec), draw, optimizer, options, mesh)
-    curve = Curve(Path(out).with_suffix(".csv"), int(state["step"]), bands)
+    curve = Curve(Path(out).with_suffix(".csv"), int(state["step"]), bands, writes=process == 0)
     started = saved = time.monotonic()
     base = elapsed
     while elapsed < 60 * options.minutes and (options.steps is None or int(state["step"]) < options.steps):
         rate = _rate(options, int(state["step"]), elapsed)
-        new, losses, sigma, needed = jax.block_until_ready(step(state, jnp.float32(rate)))
+        new, losses, sigma, needed = jax.block_until_ready(step(state, np.float32(rate)))
         if not np.isfinite(np.asarray(losses)).all():
             larger = grow(spec, needed)
             if larger == spec:
@@ -136,29 +146,33 @@ def optimise(make_loss, draw, state, *, optimizer, options, mesh, spec, out, hea
             continue
         state = new if review is None else review(new)
         now = time.monotonic()
-        elapsed = base + now - started
+        elapsed = distributed.agreed(base + now - started)
         row = curve.add(int(state["step"]), elapsed, rate, np.asarray(losses), np.asarray(sigma))
-        if report and row:
+        if report and row and process == 0:
             report(int(state["step"]), elapsed, row)
-        if now - saved > options.checkpoint_every:
+        if now - saved > options.checkpoint_every and process == 0:
             saved = now
             save_state(path, state, elapsed, header)
             write(state, elapsed, curve.last)
-    save_state(path, state, elapsed, header)
-    write(state, elapsed, curve.last)
+    if process == 0:
+        save_state(path, state, elapsed, header)
+        write(state, elapsed, curve.last)
+    distributed.together("trained")
     return state, elapsed
 
 
 class Curve:
     """Learning curve: mean loss per band of noise over windows of 50 steps, appended to a CSV file."""
 
-    def __init__(self, path, done: int, bands, window: int = 50):
-        self.path, self.window, self.bands, self.rows, self.last = Path(path), window, tuple(bands), [], {}
+    def __init__(self, path, done: int, bands, window: int = 50, writes: bool = True):
+        self.path, self.window, self.bands, self.rows, self.last, self.writes = Path(path), window, tuple(bands), [], {}, writes
         self.names = [f"loss_{a}_{b}" for a, b in zip(self.bands[:-1], self.bands[1:], strict=True)]
         kept = []
         if done and self.path.exists():  # rows written after the checkpoint that is resumed come again
             with open(self.path, newline="") as handle:
                 kept = [row for row in list(csv.reader(handle))[1:] if int(row[0]) <= done]
+        if not writes:
+            return
         with open(self.path, "w", newline="") as handle:
             csv.writer(handle).writerows([["step", "seconds", "learning_rate", *self.names], *kept])
 
@@ -171,6 +185,8 @@ class Curve:
         self.rows = []
         band = np.digitize(sigmas, self.bands) - 1
         self.last = {n: round(float(losses[band == i].mean()), 4) if (band == i).any() else None for i, n in enumerate(self.names)}
+        if not self.writes:
+            return self.last
         with open(self.path, "a", newline="") as handle:
             csv.writer(handle).writerow([step, round(seconds, 1), rate, *self.last.values()])
         return self.last
