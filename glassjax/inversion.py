@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -182,9 +183,21 @@ def invert(
     )
     result = Inversion(ensemble=ensemble, targets=targets, record=record)
     if folder is not None and place[0] == 0:
-        result.save(folder)
+        _save(result, folder)
     distributed.together("saved")
     return result
+
+
+def _save(result: Inversion, folder: Path) -> None:
+    """Write the results, or where the folder's disk is full or gone, write them elsewhere and say so."""
+    try:
+        result.save(folder)
+    except OSError as error:
+        rescue = Path(tempfile.mkdtemp(prefix="glassjax-"))
+        result.save(rescue)
+        raise OSError(
+            f"cannot write the results to {folder} ({error.strerror}); they are in {rescue} instead; move them, or mend {folder} and repeat with --resume"
+        ) from error
 
 
 def _shared_folder(out, resume: bool, place: tuple[int, int]) -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import ase.io
 import jax.numpy as jnp
@@ -176,3 +177,20 @@ def test_local_order_of_diamond():
     assert analysis.coordination_fractions(cell, 2.85) == {4: 1.0}
     angles = analysis.bond_angles(cell, 2.85)
     assert len(angles) == 8 * 6 and angles == pytest.approx(109.4712, abs=1e-2)
+
+
+def test_results_go_elsewhere_when_the_disk_is_full(tmp_path, monkeypatch):
+    """The first folder refuses; the error names the one that holds the results."""
+    from glassjax import inversion
+
+    class Result:
+        def save(self, folder):
+            if folder == tmp_path / "full":
+                raise OSError(28, "No space left on device")
+            (folder / "run.json").write_text("{}")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="No space left on device.*they are in (.*) instead") as error:
+        inversion._save(Result(), tmp_path / "full")
+    rescue = str(error.value).split("they are in ")[1].split(" instead")[0]
+    assert (Path(rescue) / "run.json").exists()

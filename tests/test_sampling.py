@@ -559,6 +559,24 @@ def test_interrupted_and_resumed_is_the_same(four, tmp_path):
             sample(jax.random.key(8), stages(s), s, resume=True, **options)
 
 
+def test_a_full_disk_is_reported_and_nothing_is_lost(four, tmp_path, monkeypatch):
+    s, ensemble = four
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("glassjax.ensemble.write_arrays", full)
+    with pytest.warns(UserWarning, match="No space left on device.*goes on without") as found:
+        kept = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3, checkpoint=tmp_path / "full")
+    assert len(found) == 1
+    np.testing.assert_array_equal(positions(kept), positions(ensemble))
+
+
+def test_processes_without_a_folder_are_refused(four):
+    with pytest.raises(ValueError, match="2 processes and no checkpoint folder"):
+        sample(jax.random.key(7), stages(four[0]), four[0], replicas=4, place=(0, 2))
+
+
 def test_a_diverged_replica_is_reported_and_the_others_kept():
     s = mixture()
     bad = dataclasses.replace(s, positions=s.positions.at[0, 0].set(jnp.nan))
