@@ -196,7 +196,7 @@ def _save(result: Inversion, folder: Path) -> None:
         rescue = Path(tempfile.mkdtemp(prefix="glassjax-"))
         result.save(rescue)
         raise OSError(
-            f"cannot write the results to {folder} ({error.strerror}); they are in {rescue} instead; move them, or mend {folder} and repeat with --resume"
+            f"cannot write the results to {folder} ({error.strerror}); they are in {rescue} instead; move them, or repeat with --resume"
         ) from error
 
 
