@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from glassjax._pytree import replace
-from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
+from glassjax.checkpoint import Checkpoint
 from glassjax.replica import Ensemble, Stage, advance, start
 from glassjax.structure import Structure, stack, unstack
 
@@ -91,7 +89,7 @@ def sample(
     if place[1] > 1 and checkpoint is None:
         raise ValueError(f"got {place[1]} processes and no checkpoint folder; needs one that all of them see; pass checkpoint (out)")
     devices = tuple(jax.local_devices() if devices is None else devices)
-    job = _Job(key, stages, starts, numbers, chunk, segment, None if checkpoint is None else Path(checkpoint), report, devices, place)
+    job = _Job(key, stages, starts, numbers, chunk, segment, checkpoint, report, devices, place)
     return job.run(resume=resume, throw=throw)
 
 
@@ -106,7 +104,7 @@ class _Job:
 
     def __init__(self, key, stages, starts, numbers, chunk, segment, folder, report, devices, place):
         self.key, self.starts, self.numbers, self.chunk, self.segment = key, starts, numbers, chunk, segment
-        self.folder, self.report, self.place = folder, report, place
+        self.report, self.place = report, place
         first = starts[0]
         for s in stages:
             first = s.sampler.densest(first)
@@ -122,9 +120,8 @@ class _Job:
         self.done, self.first_calls, self.started, self.timed = 0, [], time.monotonic(), []
         self.finished: dict[int, dict] = {}
         self.seen: set = set()
-        self.own: list[int] = []  # the finished replicas in this process's file
-        self.refused = None  # the first error of writing a checkpoint
         self._fresh()
+        self.checkpoint = Checkpoint(folder, self.fingerprint(), place)
 
     def _fresh(self):
         """The stages as they were fitted: what one group made overflow must not change the shapes, and so the last bits, of another."""
@@ -144,26 +141,28 @@ class _Job:
         return digest.hexdigest()
 
     def run(self, *, resume: bool, throw: bool) -> Ensemble:
-        mark = self.fingerprint()
-        position = self._load(mark) if resume else None
+        position = None
+        if resume:
+            self.finished = self.checkpoint.load_finished()
+            position = self._position()
         for index, members in enumerate(self.groups):
             if all(m in self.finished for m in members):
                 self.done += self.steps_per_group
                 continue
-            self._group(index, members, position if position and position["members"] == members else None, mark, throw)
+            self._group(index, members, position if position and position["members"] == members else None, throw)
             self._fresh()
             position = None
-        self._wait(mark)
+        self._wait()
         return self._collect()
 
-    def _wait(self, mark):
+    def _wait(self):
         """Read what the other processes finished, until nothing is missing. `jax.distributed` ends this process when another one dies."""
         while self.place[1] > 1 and len(self.finished) < len(self.numbers):
-            self._load_finished(mark)
+            self.finished |= self.checkpoint.load_finished()
             if len(self.finished) < len(self.numbers):
                 time.sleep(WAIT)
 
-    def _group(self, index, members, position, mark, throw):
+    def _group(self, index, members, position, throw):
         padded = members + [members[-1]] * (self.batch - len(members))
         batch = stack([self.starts[m] for m in padded])
         numbers = jnp.array([self.numbers[m] for m in padded], jnp.int32)
@@ -190,9 +189,11 @@ class _Job:
                 traces.append({name: np.asarray(info[name])[: len(members)] for name in TRACES if name in info})
                 offset += len(part)
                 self.done += len(part)
-                self._save_position(mark, members, stage_index, offset, state, traces)
+                header = dict(members=members, stage=stage_index, offset=offset, growth=self.growth)
+                arrays = dict(positions=state.structure.positions, cell=state.structure.cell, sigma=state.sigma, step=state.step)
+                self.checkpoint.save_position(header, arrays, traces)
                 self._progress(index, traces)
-        self._finish(members, state, traces, mark, throw)
+        self._finish(members, state, traces, throw)
 
     def _run_segment(self, stage_index, state, ladder):
         """One compiled call; grows capacities and repeats it (same keys, same result) until nothing overflows."""
@@ -235,7 +236,7 @@ class _Job:
             )
         )
 
-    def _finish(self, members, state, traces, mark, throw):
+    def _finish(self, members, state, traces, throw):
         result = unstack(jax.device_get(state.structure))
         joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in (traces[0] if traces else ())}
         for row, member in enumerate(members):
@@ -246,7 +247,7 @@ class _Job:
                 raise RuntimeError(
                     f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
                 )
-        self._save_finished(mark, members)
+        self.checkpoint.save_finished(self.finished, members)
 
     def _collect(self) -> Ensemble:
         order = range(len(self.numbers))
@@ -268,72 +269,13 @@ class _Job:
             elements=self.starts[0].elements,
         )
 
-    def _write(self, name, header, arrays):
-        """Write one of this process's files; where that fails, say so once and go on: the ensemble is still in memory."""
-        if self.folder is None:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_arrays(self.folder / f"{name}_{self.place[0]}.npz", header, arrays, compress=False)
-        except OSError as error:
-            if self.place[1] > 1:
-                raise  # the others wait for this file
-            if self.refused is None:
-                warnings.warn(f"the checkpoint in {self.folder} cannot be written ({error.strerror}); sampling goes on without it", stacklevel=2)
-            self.refused = error
-
-    def _read(self, path, mark):
-        try:
-            header, arrays = read_arrays(path)
-        except CorruptedArchive as error:
-            raise ValueError(f"the checkpoint {path} is corrupted ({error}); delete the folder {self.folder}, or pass a new --out") from error
-        if header["mark"] != mark:
-            raise ValueError(
-                f"the checkpoint in {self.folder} belongs to a run with other inputs; pass the same inputs, or a new --out without --resume"
-            )
-        return header, arrays
-
-    def _save_position(self, mark, members, stage, offset, state, traces):
-        arrays = dict(positions=state.structure.positions, cell=state.structure.cell, sigma=state.sigma, step=state.step)
-        arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        arrays |= {f"trace/{i}/{name}": value for i, part in enumerate(traces) for name, value in part.items()}
-        header = dict(mark=mark, members=members, stage=stage, offset=offset, growth=self.growth, segments=len(traces))
-        self._write("position", header, arrays)
-
-    def _save_finished(self, mark, members):
-        """Add the members to what this process's file holds."""
-        self.own += members
-        arrays = {f"{member}/{name}": array for member in self.own for name, array in self.finished[member]["arrays"].items()}
-        self._write("finished", dict(mark=mark, good={str(m): self.finished[m]["good"] for m in self.own}), arrays)
-
-    def _load_finished(self, mark):
-        """Read the finished replicas of every process."""
-        for path in sorted(self.folder.glob("finished_*.npz")):
-            header, arrays = self._read(path, mark)
-            mine = path.stem == f"finished_{self.place[0]}"
-            if mine:
-                self.own = [int(m) for m in header["good"]]
-            for member, good in header["good"].items():
-                own = {name.removeprefix(f"{member}/"): a for name, a in arrays.items() if name.startswith(f"{member}/")}
-                self.finished[int(member)] = dict(good=good, arrays=own)
-
-    def _load(self, mark):
-        """Read what is finished, and return where the group that was interrupted stands."""
-        if self.folder is None:
+    def _position(self) -> dict | None:
+        """Where the group that was interrupted stands."""
+        found = self.checkpoint.load_position()
+        if found is None or len(found[1]["positions"]) != self.batch:  # of another number of devices
             return None
-        self._load_finished(mark)
-        path = self.folder / f"position_{self.place[0]}.npz"
-        if not path.exists():
-            return None
-        header, arrays = self._read(path, mark)
-        traces = [{} for _ in range(header["segments"])]
-        for name in [n for n in arrays if n.startswith("trace/")]:
-            _, segment, what = name.split("/")
-            traces[int(segment)][what] = arrays[name]
-        values = {k: jnp.asarray(arrays[k]) for k in ("positions", "cell", "sigma", "step")}
-        if len(values["positions"]) != self.batch:  # of another number of devices
-            return None
-        return values | {name: header[name] for name in ("members", "stage", "offset", "growth")} | dict(traces=traces)
+        header, arrays, traces = found
+        return header | {k: jnp.asarray(v) for k, v in arrays.items()} | dict(traces=traces)
 
     def _grow(self, growth):
         """Repeat the growth of an interrupted group, so that the shapes, and so the last bits, are the same."""

@@ -26,7 +26,7 @@ targets spectra
 absorption_targets
 inference noise samplers
 guidance
-restraints replica
+restraints replica checkpoint
 ensemble
 protocols
 analysis settings

@@ -565,7 +565,7 @@ def test_a_full_disk_is_reported_and_nothing_is_lost(four, tmp_path, monkeypatch
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("glassjax.ensemble.write_arrays", full)
+    monkeypatch.setattr("glassjax.checkpoint.write_arrays", full)
     with pytest.warns(UserWarning, match="No space left on device.*goes on without") as found:
         kept = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3, checkpoint=tmp_path / "full")
     assert len(found) == 1

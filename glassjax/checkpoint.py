@@ -1,0 +1,89 @@
+"""The state of an ensemble on disk: the finished replicas of every process, and where the replicas in progress of each stand."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
+
+
+class Checkpoint:
+    """Files finished_<process>.npz and position_<process>.npz of one run in a folder.
+
+    Attributes:
+      folder: where they are; None to keep nothing.
+      mark: hash of the run's inputs; files of another run are refused.
+      place: number of this process, and how many there are.
+      own: the finished replicas (indices) in this process's file.
+    """
+
+    def __init__(self, folder, mark: str, place: tuple[int, int]):
+        self.folder, self.mark, self.place = None if folder is None else Path(folder), mark, place
+        self.own: list[int] = []
+        self._warned = False
+
+    def save_position(self, header: dict, arrays: dict, traces: list[dict]) -> None:
+        """Write where the replicas in progress stand: any JSON, any arrays, and the traces of every segment so far."""
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        arrays |= {f"trace/{i}/{name}": value for i, part in enumerate(traces) for name, value in part.items()}
+        self._write("position", header | dict(segments=len(traces)), arrays)
+
+    def load_position(self) -> tuple[dict, dict, list[dict]] | None:
+        """What `save_position` was given last, or None."""
+        path = None if self.folder is None else self.folder / f"position_{self.place[0]}.npz"
+        if path is None or not path.exists():
+            return None
+        header, arrays = self._read(path)
+        traces = [{} for _ in range(header["segments"])]
+        for name in [n for n in arrays if n.startswith("trace/")]:
+            _, segment, what = name.split("/")
+            traces[int(segment)][what] = arrays.pop(name)
+        return header, arrays, traces
+
+    def save_finished(self, finished: dict[int, dict], members: list[int]) -> None:
+        """Add ``members`` to this process's file; ``finished`` holds {good, arrays} of every replica."""
+        self.own += members
+        arrays = {f"{member}/{name}": array for member in self.own for name, array in finished[member]["arrays"].items()}
+        self._write("finished", dict(good={str(m): finished[m]["good"] for m in self.own}), arrays)
+
+    def load_finished(self) -> dict[int, dict]:
+        """{good, arrays} of the finished replicas of all processes."""
+        finished: dict[int, dict] = {}
+        for path in sorted(self.folder.glob("finished_*.npz")) if self.folder is not None else ():
+            header, arrays = self._read(path)
+            if path.stem == f"finished_{self.place[0]}":
+                self.own = [int(m) for m in header["good"]]
+            for member, good in header["good"].items():
+                finished[int(member)] = dict(good=good, arrays={})
+            for name, array in arrays.items():
+                member, _, what = name.partition("/")
+                finished[int(member)]["arrays"][what] = array
+        return finished
+
+    def _write(self, name, header, arrays):
+        """Where one process alone cannot write, it says so once and goes on: the ensemble is still in memory. Of several, the others wait for it."""
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(self.folder / f"{name}_{self.place[0]}.npz", header | dict(mark=self.mark), arrays, compress=False)
+        except OSError as error:
+            if self.place[1] > 1:
+                raise
+            if not self._warned:
+                warnings.warn(f"the checkpoint in {self.folder} cannot be written ({error.strerror}); sampling goes on without it", stacklevel=2)
+            self._warned = True
+
+    def _read(self, path):
+        try:
+            header, arrays = read_arrays(path)
+        except CorruptedArchive as error:
+            raise ValueError(f"the checkpoint {path} is corrupted ({error}); delete the folder {self.folder}, or pass a new --out") from error
+        if header["mark"] != self.mark:
+            raise ValueError(
+                f"the checkpoint in {self.folder} belongs to a run with other inputs; pass the same inputs, or a new --out without --resume"
+            )
+        return header, arrays
