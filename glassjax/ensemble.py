@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import math
 import time
+import warnings
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glassjax import memory, segments
 from glassjax._pytree import replace
 from glassjax.checkpoint import Checkpoint
-from glassjax.replica import Ensemble, Stage, advance, start
+from glassjax.replica import Ensemble, Stage, start
 from glassjax.structure import Structure, stack, unstack
 
 WAIT = 0.5  # s, between looks at what other processes finished
 
+CHUNK = 4  # replicas at a time on CPUs
+
 # what scores and samplers report at every step and the ensemble keeps, beside the capacities that were needed
 TRACES = ("r_factor", "chi_squared", "share", "nuisance", "nuisance_deviation", "number_density", "density_deviation")
-
-
-@functools.cache
-def segment_on(devices: tuple):
-    """jit(states, stage) -> (states, info): `replica.advance` of a batch whose first axis is shared out over ``devices``, which exchange nothing."""
-    batch = jax.vmap(advance, in_axes=(0, None))
-    if len(devices) == 1:
-        return jax.jit(batch)
-    P = jax.sharding.PartitionSpec
-    mesh = jax.sharding.Mesh(np.array(devices), ("replicas",))
-    return jax.jit(jax.shard_map(batch, mesh=mesh, in_specs=(P("replicas"), P()), out_specs=P("replicas"), check_vma=False))
 
 
 def sample(
@@ -39,7 +32,7 @@ def sample(
     structures: Structure | Sequence[Structure],
     *,
     replicas: int | Sequence[int] = 8,
-    chunk: int = 4,
+    chunk: int | None = None,
     segment: int = 25,
     checkpoint=None,
     resume: bool = False,
@@ -62,7 +55,8 @@ def sample(
       stages: what to run, in order; scores and samplers are fitted to the structures here.
       structures: a start per replica, or one for all.
       replicas: how many, or their numbers.
-      chunk: replicas per compiled call (memory grows with it).
+      chunk: replicas per device and compiled call; by default 4 on CPUs, and on GPUs as many as the memory holds. Where the compiled program
+        says that they need more than there is, or an allocation fails, fewer are taken (with a warning), and what is finished is kept.
       segment: steps per compiled call.
       checkpoint: folder for the state; None to keep none.
       resume: continue from the checkpoint if it is there.
@@ -78,14 +72,13 @@ def sample(
     numbers = list(range(replicas)) if isinstance(replicas, int) else list(replicas)
     if not numbers:
         raise ValueError("replicas is 0; needs at least 1")
-    if chunk < 1 or segment < 1:
+    if (chunk is not None and chunk < 1) or segment < 1:
         raise ValueError(f"chunk is {chunk} and segment {segment}; both need at least 1")
     starts = [structures] * len(numbers) if isinstance(structures, Structure) else list(structures)
     if len(starts) != len(numbers):
         raise ValueError(f"{len(starts)} starting structures for {len(numbers)} replicas; needs one each, or one for all")
     if not all(s.cell.shape == starts[0].cell.shape and np.allclose(s.cell, starts[0].cell, atol=1e-4) for s in starts):
         raise ValueError("the starting structures have different cells; needs one cell for all: sample them one by one")
-    chunk = min(chunk, len(numbers))
     if place[1] > 1 and checkpoint is None:
         raise ValueError(f"got {place[1]} processes and no checkpoint folder; needs one that all of them see; pass checkpoint (out)")
     devices = tuple(jax.local_devices() if devices is None else devices)
@@ -103,25 +96,34 @@ class _Job:
     """State of one call of `sample` on the host."""
 
     def __init__(self, key, stages, starts, numbers, chunk, segment, folder, report, devices, place):
-        self.key, self.starts, self.numbers, self.chunk, self.segment = key, starts, numbers, chunk, segment
+        self.key, self.starts, self.numbers, self.asked, self.segment = key, starts, numbers, chunk, segment
         self.report, self.place = report, place
         first = starts[0]
         for s in stages:
             first = s.sampler.densest(first)
         self.fitted = [replace(s, score=s.score.fit(first), sampler=s.sampler.fit(first)) for s in stages]
         self.steps_per_group = sum(len(s.ladder) for s in stages)
-        chunks = [list(range(i, min(i + chunk, len(numbers)))) for i in range(0, len(numbers), chunk)]
-        own = chunks[place[0] :: place[1]]
-        self.devices = devices[: max(1, min(len(devices), len(own)))]
-        # a group is what one compiled call samples: a chunk per device
-        self.groups = [sum(own[i : i + len(self.devices)], []) for i in range(0, len(own), len(self.devices))]
-        self.batch = chunk * len(self.devices)
-        self.total = self.steps_per_group * len(self.groups)
-        self.done, self.first_calls, self.started, self.timed = 0, [], time.monotonic(), []
+        first = min(CHUNK if chunk is None else chunk, len(numbers))
+        chunks = [list(range(i, min(i + first, len(numbers)))) for i in range(0, len(numbers), first)]
+        self.own = chunks[place[0] :: place[1]]
+        self.devices = devices[: max(1, min(len(devices), len(self.own)))]
         self.finished: dict[int, dict] = {}
+        self._share_out(first)
+        # on a GPU the first program tells how many more fit
+        self.growing = chunk is None and memory.own(self.devices)
+        self.first_calls, self.started, self.timed = [], time.monotonic(), []
         self.seen: set = set()
         self._fresh()
         self.checkpoint = Checkpoint(folder, self.fingerprint(), place)
+
+    def _share_out(self, chunk: int):
+        """Groups of what one compiled call samples, a chunk per device, of the replicas that are not finished."""
+        own = sum(self.own, [])
+        left = [m for m in own if m not in self.finished]
+        self.chunk, self.batch = chunk, chunk * len(self.devices)
+        self.groups = [left[i : i + self.batch] for i in range(0, len(left), self.batch)]
+        self.done = self.steps_per_group * math.ceil((len(own) - len(left)) / self.batch)
+        self.total = self.done + self.steps_per_group * len(self.groups)
 
     def _fresh(self):
         """The stages as they were fitted: what one group made overflow must not change the shapes, and so the last bits, of another."""
@@ -137,7 +139,7 @@ class _Job:
         digest.update(repr(jax.tree.structure([(s.score, s.sampler) for s in self.stages])).encode())
         for leaf in jax.tree.leaves(jax.device_get([(s.score, s.sampler, s.ladder) for s in self.stages])):
             digest.update(np.asarray(leaf).tobytes())
-        digest.update(repr((self.numbers, self.chunk, self.segment)).encode())
+        digest.update(repr((self.numbers, self.asked, self.segment)).encode())
         return digest.hexdigest()
 
     def run(self, *, resume: bool, throw: bool) -> Ensemble:
@@ -145,15 +147,20 @@ class _Job:
         if resume:
             self.finished = self.checkpoint.load_finished()
             position = self._position()
-        for index, members in enumerate(self.groups):
-            if all(m in self.finished for m in members):
-                self.done += self.steps_per_group
-                continue
-            self._group(index, members, position if position and position["members"] == members else None, throw)
-            self._fresh()
-            position = None
+            self._share_out(len(position["positions"]) // len(self.devices) if position else self.chunk)
+        while self.groups:
+            try:
+                self._sample_groups(position, throw)
+                break
+            except memory.DoesNotFit as error:
+                self._share_out(error.chunk)
         self._wait()
         return self._collect()
+
+    def _sample_groups(self, position, throw):
+        for index, members in enumerate(self.groups):
+            self._fresh()
+            self._group(index, members, position if position and position["members"] == members else None, throw)
 
     def _wait(self):
         """Read what the other processes finished, until nothing is missing. `jax.distributed` ends this process when another one dies."""
@@ -189,7 +196,7 @@ class _Job:
                 traces.append({name: np.asarray(info[name])[: len(members)] for name in TRACES if name in info})
                 offset += len(part)
                 self.done += len(part)
-                header = dict(members=members, stage=stage_index, offset=offset, growth=self.growth)
+                header = dict(members=members, devices=len(self.devices), stage=stage_index, offset=offset, growth=self.growth)
                 arrays = dict(positions=state.structure.positions, cell=state.structure.cell, sigma=state.sigma, step=state.step)
                 self.checkpoint.save_position(header, arrays, traces)
                 self._progress(index, traces)
@@ -200,8 +207,8 @@ class _Job:
         while True:
             stage = self.stages[stage_index]
             begun = time.monotonic()
-            signature = (jax.tree.structure(stage), len(ladder))
-            new, info = jax.block_until_ready(segment_on(self.devices)(state, replace(stage, ladder=jnp.asarray(ladder))))
+            signature = (jax.tree.structure(stage), len(ladder), self.chunk)
+            new, info = self._call(state, replace(stage, ladder=jnp.asarray(ladder)), check=signature not in self.seen)
             seconds = time.monotonic() - begun
             if signature in self.seen:
                 self.timed.append(seconds / len(ladder))
@@ -214,6 +221,36 @@ class _Job:
                 return new, info
             self.stages[stage_index] = grown
             self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
+
+    def _call(self, state, stage, *, check: bool):
+        """One compiled call, if it fits; `memory.DoesNotFit` with another chunk if not, or if more would. Memory is asked for at ``check`` only."""
+        if len(self.devices) > 1:
+            state, stage = jax.device_put((state, stage), tuple(segments.shardings(self.devices)))
+        program = segments.compiled(self.devices, state, stage)
+        need, free = memory.needed(program), memory.free(self.devices) if check else math.inf
+        fits = max(1, int(min(self.chunk * free / max(need, 1), len(self.numbers))))
+        if self.growing:
+            self.growing, most = False, math.ceil(sum(map(len, self.own)) / len(self.devices))
+            if min(fits, most) > self.chunk:
+                raise memory.DoesNotFit(min(fits, most), "more would fit")
+        if fits < self.chunk:
+            self._fewer(fits, need)
+        try:
+            return jax.block_until_ready(program(state, stage))
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not memory.exhausted(error):
+                raise
+            if self.chunk == 1:
+                raise RuntimeError(
+                    f"memory ran out at {need / 2**30:.2f} GiB per replica; needs fewer atoms, a shorter rmax, or more of it"
+                ) from error
+            self._fewer(self.chunk // 2, need)
+
+    def _fewer(self, chunk, need):
+        free = memory.free(self.devices) / 2**30
+        why = f"{self.chunk} replicas at a time need {need / 2**30:.2f} GiB per device and {free:.2f} are free; taking {chunk}"
+        warnings.warn(f"{why} (the option chunk = {chunk} repeats exactly this)", stacklevel=2)
+        raise memory.DoesNotFit(chunk, why)
 
     def _progress(self, chunk, traces):
         if not self.report:
@@ -272,7 +309,7 @@ class _Job:
     def _position(self) -> dict | None:
         """Where the group that was interrupted stands."""
         found = self.checkpoint.load_position()
-        if found is None or len(found[1]["positions"]) != self.batch:  # of another number of devices
+        if found is None or found[0]["devices"] != len(self.devices):
             return None
         header, arrays, traces = found
         return header | {k: jnp.asarray(v) for k, v in arrays.items()} | dict(traces=traces)

@@ -89,7 +89,7 @@ def invert(
     strength: float | None = None,
     init=None,
     minimum_distance: float | Mapping[tuple[str, str], float] | None = None,
-    chunk: int = 4,
+    chunk: int | None = None,
     out=None,
     resume: bool = False,
     throw: bool = False,
@@ -118,7 +118,7 @@ def invert(
       init: structure file (one frame for all replicas, or one each), or structures; by default random packings.
       minimum_distance: A, one number or one per pair; by default 0.9 x the shortest distance of the prior's
         training cells, or 0.9 x the sum of covalent radii where its card does not say.
-      chunk: replicas per compiled call; memory grows with it.
+      chunk: replicas per device and compiled call; see `sample`.
       out: folder for results and checkpoints; None to keep nothing.
       resume: continue the run in ``out``.
       throw: raise when a replica diverges, instead of marking it.

@@ -163,7 +163,7 @@ class RunSettings:
     strength: float | None = None
     minimum_distance: float | dict | None = None
     protocol: str | dict = "default"
-    chunk: int = 4
+    chunk: int | None = None
     out: str | None = None
     resume: bool = False
 

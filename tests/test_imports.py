@@ -13,7 +13,7 @@ PACKAGE = Path(glassjax.__file__).parent
 
 # A module may import modules on a lower line, and within its own package a sibling where INSIDE says so.
 LAYERS = """
-_pytree archive distributed
+_pytree archive distributed memory
 structure
 neighbors
 elements
@@ -27,6 +27,7 @@ absorption_targets
 inference noise samplers
 guidance
 restraints replica checkpoint
+segments
 ensemble
 protocols
 analysis settings

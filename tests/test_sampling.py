@@ -572,6 +572,53 @@ def test_a_full_disk_is_reported_and_nothing_is_lost(four, tmp_path, monkeypatch
     np.testing.assert_array_equal(positions(kept), positions(ensemble))
 
 
+@pytest.mark.parametrize("how", ["predicted", "allocation fails"])
+def test_memory_that_is_short_takes_fewer_replicas(how, four, tmp_path, monkeypatch):
+    """Two of four chunks' worth: the same structures but for rounding, and what was finished is not made again."""
+    from glassjax import ensemble as module
+
+    s, ensemble = four
+    compiled, need, sizes = module.segments.compiled, [], []
+
+    def watched(devices, state, stage):
+        program, count = compiled(devices, state, stage), len(state.step)
+        need.append(module.memory.needed(program) / count)
+        sizes.append(count)
+        if how == "predicted" or count < 4:
+            return program
+
+        def fails(*_):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+        fails.memory_analysis = program.memory_analysis
+        return fails
+
+    monkeypatch.setattr(module.segments, "compiled", watched)
+    if how == "predicted":
+        monkeypatch.setattr(module.memory, "free", lambda devices: 2.5 * need[-1])
+    with pytest.warns(UserWarning, match="4 replicas at a time need .* GiB .*; taking 2 "):
+        found = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3, checkpoint=tmp_path / "c")
+    assert sizes[0] == 4 and set(sizes[1:]) == {2} and found.status == ["ok"] * 4
+    np.testing.assert_allclose(positions(found), positions(ensemble), atol=1e-4)
+    again = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3, checkpoint=tmp_path / "c", resume=True)
+    np.testing.assert_array_equal(positions(again), positions(found))
+
+
+def test_devices_with_memory_of_their_own_take_what_fits(four, monkeypatch):
+    from glassjax import ensemble as module
+
+    s, ensemble = four
+    monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(module.memory, "own", lambda devices: True)
+    seen = []
+    found = sample(jax.random.key(7), stages(s), s, replicas=4, segment=3, report=lambda progress: seen.append(progress["chunks"]))
+    assert set(seen) == {1}  # all four at a time, after one program for one
+    np.testing.assert_allclose(positions(found), positions(ensemble), atol=1e-4)
+    with monkeypatch.context() as tight:
+        tight.setattr(module.memory, "free", lambda devices: 0.0)
+        assert sample(jax.random.key(7), stages(s), s, replicas=2, segment=3).status == ["ok", "ok"]
+
+
 def test_processes_without_a_folder_are_refused(four):
     with pytest.raises(ValueError, match="2 processes and no checkpoint folder"):
         sample(jax.random.key(7), stages(four[0]), four[0], replicas=4, place=(0, 2))
