@@ -1,6 +1,6 @@
 """X-ray absorption: analytic EXAFS against FEFF8L, its cost, a surrogate to compare with, and copper-zirconium by g(r) with and without EXAFS.
 
-    python benchmarks/absorption.py feff CELL EDGE [--legs 4] [--cache DIR]    needs pip install ".[xas]"; one line per call, kept in the results
+    python benchmarks/absorption.py feff CELL EDGE [--legs 4] [--reach 5]      needs pip install ".[xas]"; one line per call, kept in the results
     python benchmarks/absorption.py cost                                       216 atoms of amorphous silicon, k^2 chi(k), value and gradient
     python benchmarks/absorption.py surrogate --out si-exafs.npz [--network specnet] [--minutes 10]     site EXAFS of silicon, learned
     python benchmarks/absorption.py cu-zr CELL [--prior cu-zr.npz] [--replicas 4]      total g(r) alone against g(r) + EXAFS of both edges
@@ -41,13 +41,14 @@ def relative(found, expected) -> float:
 
 
 def against_feff(arguments) -> None:
-    """k^2 chi(k) averaged over all absorbers of a cell, 3 to 12 1/A, same cutoff (a step at 6 A)."""
+    """k^2 chi(k) averaged over all absorbers of a cell, 3 to 12 1/A, same cutoff (a step at 6 A; paths of more legs end at 5 A)."""
     s = glassjax.read_structures([arguments.cell], None)[0]
     element, edge = arguments.edge.split(":")
-    common = dict(edge=arguments.edge, number_density=float(glassjax.number_density(s)), kweight=2, taper=0.0)
+    common = dict(edge=arguments.edge, number_density=float(glassjax.number_density(s)), kweight=2, taper=0.0, rmax=arguments.reach)
     averages = {}
     for legs in dict.fromkeys((2, arguments.legs)):
-        found = glassjax.label([s], glassjax.LabelSettings(element=element, edge=edge, reach=6.0, legs=legs), cache=arguments.cache, workers=2)
+        settings = glassjax.LabelSettings(element=element, edge=edge, reach=arguments.reach, legs=legs)
+        found = glassjax.label([s], settings, cache=arguments.cache, workers=2)
         averages[legs] = K**2 * np.interp(K, found.k, np.nanmean(found.chi[0], axis=0))
         failed = len(found.failures)
     model = np.asarray(jax.jit(glassjax.exafs(K, s.symbols, **common).fit(s).__call__)(s))
@@ -58,7 +59,8 @@ def against_feff(arguments) -> None:
         values |= dict(
             feff_single_to_all=relative(averages[2], whole), single_to_all=relative(model, whole), multiple_to_all=relative(several, whole)
         )
-    keep("feff", f"{Path(arguments.cell).stem} {arguments.edge}", values)
+    place = "" if arguments.reach == 6.0 else f" to {arguments.reach:g} A"
+    keep("feff", f"{Path(arguments.cell).stem} {arguments.edge}{place}", values)
 
 
 def fastest(function, argument, calls: int = 20) -> tuple[float, float]:
@@ -182,6 +184,7 @@ def main() -> None:
     feff.add_argument("cell")
     feff.add_argument("edge")
     feff.add_argument("--legs", type=int, default=2)
+    feff.add_argument("--reach", type=float, default=6.0, help="A, half the longest path, of FEFF and of the tables")
     feff.add_argument("--cache")
     feff.set_defaults(run=against_feff)
     parts.add_parser("cost").set_defaults(run=cost)

@@ -16,8 +16,12 @@ def write_whole(path, content: bytes) -> None:
     """Write a file under another name and rename it, so that it is there whole or not at all."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 class CorruptedArchive(ValueError):

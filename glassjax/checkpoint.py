@@ -10,6 +10,10 @@ import numpy as np
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
 
 
+class Unreadable(ValueError):
+    """A file of a checkpoint that is corrupted, or that was being replaced."""
+
+
 class Checkpoint:
     """Files finished_<process>.npz and position_<process>.npz of one run in a folder.
 
@@ -17,13 +21,13 @@ class Checkpoint:
       folder: where they are; None to keep nothing.
       mark: hash of the run's inputs; files of another run are refused.
       place: number of this process, and how many there are.
-      own: the finished replicas (indices) in this process's file.
+      written: the finished replicas (indices) in this process's file.
     """
 
     def __init__(self, folder, mark: str, place: tuple[int, int]):
         self.folder, self.mark, self.place = None if folder is None else Path(folder), mark, place
-        self.own: list[int] = []
-        self._warned = False
+        self.written: list[int] = []
+        self._warned, self._read_at = False, {}
 
     def save_position(self, header: dict, arrays: dict, traces: list[dict]) -> None:
         """Write where the replicas in progress stand: any JSON, any arrays, and the traces of every segment so far."""
@@ -45,17 +49,39 @@ class Checkpoint:
 
     def save_finished(self, finished: dict[int, dict], members: list[int]) -> None:
         """Add ``members`` to this process's file; ``finished`` holds {good, arrays} of every replica."""
-        self.own += members
-        arrays = {f"{member}/{name}": array for member in self.own for name, array in finished[member]["arrays"].items()}
-        self._write("finished", dict(good={str(m): finished[m]["good"] for m in self.own}), arrays)
+        self.written += members
+        arrays = {f"{member}/{name}": array for member in self.written for name, array in finished[member]["arrays"].items()}
+        self._write("finished", dict(good={str(m): finished[m]["good"] for m in self.written}), arrays, needed=self.place[1] > 1)
 
     def load_finished(self) -> dict[int, dict]:
-        """{good, arrays} of the finished replicas of all processes."""
+        """{good, arrays} of the finished replicas of all processes.
+
+        Raises:
+          ValueError: a corrupted file, or one of another run or an earlier version.
+        """
+        if self.folder is not None and (self.folder / "finished.npz").exists():
+            raise ValueError(f"the checkpoint in {self.folder} is of an earlier version; finish it with that, or pass a new --out without --resume")
+        return self._load(sorted(self.folder.glob("finished_*.npz")) if self.folder is not None else [])
+
+    def load_news(self) -> dict[int, dict]:
+        """What other processes finished since the last call; a file that cannot be read now is tried again at the next."""
         finished: dict[int, dict] = {}
-        for path in sorted(self.folder.glob("finished_*.npz")) if self.folder is not None else ():
+        for path in sorted(self.folder.glob("finished_*.npz")):
+            try:
+                written = path.stat().st_mtime_ns
+                if self._read_at.get(path) != written:
+                    finished |= self._load([path])
+                    self._read_at[path] = written
+            except (OSError, Unreadable):
+                continue
+        return finished
+
+    def _load(self, paths) -> dict[int, dict]:
+        finished: dict[int, dict] = {}
+        for path in paths:
             header, arrays = self._read(path)
             if path.stem == f"finished_{self.place[0]}":
-                self.own = [int(m) for m in header["good"]]
+                self.written = [int(m) for m in header["good"]]
             for member, good in header["good"].items():
                 finished[int(member)] = dict(good=good, arrays={})
             for name, array in arrays.items():
@@ -63,25 +89,25 @@ class Checkpoint:
                 finished[int(member)]["arrays"][what] = array
         return finished
 
-    def _write(self, name, header, arrays):
-        """Where one process alone cannot write, it says so once and goes on: the ensemble is still in memory. Of several, the others wait for it."""
+    def _write(self, name, header, arrays, needed: bool = False):
+        """Where it fails, say so once and go on: the replicas are still in memory; but not with what other processes wait for (``needed``)."""
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_arrays(self.folder / f"{name}_{self.place[0]}.npz", header | dict(mark=self.mark), arrays, compress=False)
         except OSError as error:
-            if self.place[1] > 1:
+            if needed:
                 raise
             if not self._warned:
-                warnings.warn(f"the checkpoint in {self.folder} cannot be written ({error.strerror}); sampling goes on without it", stacklevel=2)
+                warnings.warn(f"the checkpoint in {self.folder} cannot be written ({error}); sampling goes on without it", stacklevel=2)
             self._warned = True
 
     def _read(self, path):
         try:
             header, arrays = read_arrays(path)
         except CorruptedArchive as error:
-            raise ValueError(f"the checkpoint {path} is corrupted ({error}); delete the folder {self.folder}, or pass a new --out") from error
+            raise Unreadable(f"the checkpoint {path} is corrupted ({error}); delete the folder {self.folder}, or pass a new --out") from error
         if header["mark"] != self.mark:
             raise ValueError(
                 f"the checkpoint in {self.folder} belongs to a run with other inputs; pass the same inputs, or a new --out without --resume"

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Wrong input prints one line ``glassjax: error: ...`` and gives 2."""
     options = _parser().parse_args(argv)
     _compilation_cache()
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupted)  # of a queue that ends the job: as Ctrl-C
     module = importlib.import_module(f"glassjax.{PLACES.get(options.run, 'commands')}")
     try:

@@ -182,9 +182,7 @@ def train(options) -> int:
 
     process = _join(options)
     out = output_file(options.out, ".npz")
-    if process == 0:
-        _may_train(out, options.resume)
-    distributed.together("checked")
+    distributed.first(lambda: _may_train(out, options.resume))
     structures = read_structures(options.structures, options.elements)
     elements = tuple(options.elements) if options.elements else structures[0].elements
     shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))

@@ -66,6 +66,7 @@ def sample(
       place: number of this process, and how many there are.
 
     Raises:
+      RuntimeError: a replica diverged with ``throw``, or memory is short for a single one.
       ValueError: several processes without a checkpoint folder, no replicas, a start per replica that does not match their number, or a checkpoint
         of another run.
     """
@@ -98,19 +99,19 @@ class _Job:
     def __init__(self, key, stages, starts, numbers, chunk, segment, folder, report, devices, place):
         self.key, self.starts, self.numbers, self.asked, self.segment = key, starts, numbers, chunk, segment
         self.report, self.place = report, place
-        first = starts[0]
+        densest = starts[0]
         for s in stages:
-            first = s.sampler.densest(first)
-        self.fitted = [replace(s, score=s.score.fit(first), sampler=s.sampler.fit(first)) for s in stages]
+            densest = s.sampler.densest(densest)
+        self.fitted = [replace(s, score=s.score.fit(densest), sampler=s.sampler.fit(densest)) for s in stages]
         self.steps_per_group = sum(len(s.ladder) for s in stages)
         first = min(CHUNK if chunk is None else chunk, len(numbers))
         chunks = [list(range(i, min(i + first, len(numbers)))) for i in range(0, len(numbers), first)]
-        self.own = chunks[place[0] :: place[1]]
-        self.devices = devices[: max(1, min(len(devices), len(self.own)))]
+        self.share = chunks[place[0] :: place[1]]
+        self.devices = devices[: max(1, min(len(devices), len(self.share)))]
         self.finished: dict[int, dict] = {}
         self._share_out(first)
         # on a GPU the first program tells how many more fit
-        self.growing = chunk is None and memory.own(self.devices)
+        self.growing = chunk is None and memory.separate(self.devices)
         self.first_calls, self.started, self.timed = [], time.monotonic(), []
         self.seen: set = set()
         self._fresh()
@@ -118,7 +119,7 @@ class _Job:
 
     def _share_out(self, chunk: int):
         """Groups of what one compiled call samples, a chunk per device, of the replicas that are not finished."""
-        own = sum(self.own, [])
+        own = sum(self.share, [])
         left = [m for m in own if m not in self.finished]
         self.chunk, self.batch = chunk, chunk * len(self.devices)
         self.groups = [left[i : i + self.batch] for i in range(0, len(left), self.batch)]
@@ -148,11 +149,12 @@ class _Job:
             self.finished = self.checkpoint.load_finished()
             position = self._position()
             self._share_out(len(position["positions"]) // len(self.devices) if position else self.chunk)
+            self.growing &= position is None
         while self.groups:
             try:
                 self._sample_groups(position, throw)
                 break
-            except memory.DoesNotFit as error:
+            except memory.Rechunk as error:
                 self._share_out(error.chunk)
         self._wait()
         return self._collect()
@@ -160,12 +162,16 @@ class _Job:
     def _sample_groups(self, position, throw):
         for index, members in enumerate(self.groups):
             self._fresh()
-            self._group(index, members, position if position and position["members"] == members else None, throw)
+            self._group(index, members, position if self._fits(position, members) else None, throw)
+
+    def _fits(self, position, members) -> bool:
+        """Whether a position is that of a group of these members, in a batch of this size."""
+        return position is not None and position["members"] == members and len(position["positions"]) == self.batch
 
     def _wait(self):
-        """Read what the other processes finished, until nothing is missing. `jax.distributed` ends this process when another one dies."""
+        """Read what the other processes finished, until nothing is missing. With `distributed.initialise` this process ends when another dies."""
         while self.place[1] > 1 and len(self.finished) < len(self.numbers):
-            self.finished |= self.checkpoint.load_finished()
+            self.finished |= self.checkpoint.load_news()
             if len(self.finished) < len(self.numbers):
                 time.sleep(WAIT)
 
@@ -223,34 +229,38 @@ class _Job:
             self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
 
     def _call(self, state, stage, *, check: bool):
-        """One compiled call, if it fits; `memory.DoesNotFit` with another chunk if not, or if more would. Memory is asked for at ``check`` only."""
-        if len(self.devices) > 1:
-            state, stage = jax.device_put((state, stage), tuple(segments.shardings(self.devices)))
-        program = segments.compiled(self.devices, state, stage)
-        need, free = memory.needed(program), memory.free(self.devices) if check else math.inf
-        fits = max(1, int(min(self.chunk * free / max(need, 1), len(self.numbers))))
-        if self.growing:
-            self.growing, most = False, math.ceil(sum(map(len, self.own)) / len(self.devices))
-            if min(fits, most) > self.chunk:
-                raise memory.DoesNotFit(min(fits, most), "more would fit")
-        if fits < self.chunk:
-            self._fewer(fits, need)
+        """One compiled call, if it fits; `memory.Rechunk` with another chunk if not, or if more would. Memory is asked for at ``check`` only."""
+        need = 0
         try:
+            state, stage = jax.device_put((state, stage), tuple(segments.shardings(self.devices)))
+            program = segments.compiled(self.devices, state, stage)
+            need = memory.needed(program)
+            if check:
+                self._rechunk(need)
             return jax.block_until_ready(program(state, stage))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not memory.exhausted(error):
                 raise
             if self.chunk == 1:
-                raise RuntimeError(
-                    f"memory ran out at {need / 2**30:.2f} GiB per replica; needs fewer atoms, a shorter rmax, or more of it"
-                ) from error
+                raise RuntimeError(f"memory ran out at {need / 2**30:.2f} GiB per replica; needs fewer atoms or a shorter rmax") from error
             self._fewer(self.chunk // 2, need)
+
+    def _rechunk(self, need):
+        """Raise `memory.Rechunk` where ``need`` (bytes of a call) is more than there is, or leaves room for more."""
+        free = memory.free(self.devices)
+        fits = max(1, int(min(self.chunk * free / max(need, 1), len(self.numbers))))
+        if self.growing:
+            self.growing, most = False, math.ceil(sum(map(len, self.share)) / len(self.devices))
+            if min(fits, most) > self.chunk:
+                raise memory.Rechunk(min(fits, most))
+        if fits < self.chunk:
+            self._fewer(fits, need)
 
     def _fewer(self, chunk, need):
         free = memory.free(self.devices) / 2**30
         why = f"{self.chunk} replicas at a time need {need / 2**30:.2f} GiB per device and {free:.2f} are free; taking {chunk}"
-        warnings.warn(f"{why} (the option chunk = {chunk} repeats exactly this)", stacklevel=2)
-        raise memory.DoesNotFit(chunk, why)
+        warnings.warn(why, stacklevel=2)
+        raise memory.Rechunk(chunk)
 
     def _progress(self, chunk, traces):
         if not self.report:
@@ -266,7 +276,7 @@ class _Job:
                 left=pace * (self.total - self.done),
                 chunk=chunk,
                 chunks=len(self.groups),
-                replicas_per_hour=3600 * self.batch / (pace * self.steps_per_group) if pace else float("nan"),
+                replicas_per_hour=3600 * self.place[1] * len(self.groups[chunk]) / (pace * self.steps_per_group) if pace else float("nan"),
                 r_factor=latest.get("r_factor", []),
                 chi_squared=latest.get("chi_squared", []),
                 share=latest.get("share", []),

@@ -182,9 +182,8 @@ def invert(
         place=place,
     )
     result = Inversion(ensemble=ensemble, targets=targets, record=record)
-    if folder is not None and place[0] == 0:
-        _save(result, folder)
-    distributed.together("saved")
+    if folder is not None:
+        distributed.first(lambda: _save(result, folder))
     return result
 
 
@@ -194,18 +193,19 @@ def _save(result: Inversion, folder: Path) -> None:
         result.save(folder)
     except OSError as error:
         rescue = Path(tempfile.mkdtemp(prefix="glassjax-"))
-        result.save(rescue)
-        raise OSError(
-            f"cannot write the results to {folder} ({error.strerror}); they are in {rescue} instead; move them, or repeat with --resume"
-        ) from error
+        try:
+            result.save(rescue)
+        except OSError as again:
+            raise OSError(
+                f"cannot write the results to {folder} ({error}), nor to {rescue} ({again}); free space and repeat with --resume"
+            ) from again
+        raise OSError(f"cannot write the results to {folder} ({error}); they are in {rescue} instead; move them there") from error
 
 
 def _shared_folder(out, resume: bool, place: tuple[int, int]) -> Path:
     """The folder, made by process 0 before the others come to it."""
-    if place[0] == 0:
-        prepare_folder(out, resume=resume)
-    distributed.together("folder")
-    return prepare_folder(out, resume=resume or place[0] > 0)
+    distributed.first(lambda: prepare_folder(out, resume=resume))
+    return prepare_folder(out, resume=True) if place[0] else Path(out)
 
 
 def generate(**options) -> Inversion:

@@ -31,7 +31,7 @@ def free(devices) -> float:
         return float("inf")
 
 
-def own(devices) -> bool:
+def separate(devices) -> bool:
     """Whether the devices have memory of their own, as GPUs have: then many replicas at a time cost nothing else, and are faster."""
     return devices[0].platform != "cpu"
 
@@ -41,9 +41,9 @@ def exhausted(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
 
 
-class DoesNotFit(Exception):
-    """A program needs more memory than there is; ``chunk`` replicas at a time would fit."""
+class Rechunk(Exception):
+    """Go on with ``chunk`` replicas at a time: fewer, because memory is short, or more, because there is room."""
 
-    def __init__(self, chunk: int, why: str):
-        super().__init__(why)
+    def __init__(self, chunk: int):
+        super().__init__(f"{chunk} replicas at a time")
         self.chunk = chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,11 +84,9 @@ def prepare_folder(out, *, resume: bool) -> Path:
         raise ValueError(f"got {folder} as --out, which is a file; needs a folder; name another one")
     if not resume and any((folder / name).exists() for name in ("run.json", "ensemble.extxyz", "checkpoint")):
         raise ValueError(f"{folder} already holds a run; needs a new folder: pass --resume to continue that run, or another --out")
-    probe = folder / f".write-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise PermissionError(f"cannot write to {folder} ({error.strerror}); needs a writable folder; pass another --out") from error
     return folder

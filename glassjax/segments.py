@@ -13,6 +13,8 @@ from glassjax.replica import advance
 @functools.cache
 def shardings(devices: tuple):
     """Where the replicas go, one part to each device, and where what all need goes."""
+    if len(devices) == 1:
+        return [jax.sharding.SingleDeviceSharding(devices[0])] * 2
     mesh = jax.sharding.Mesh(np.array(devices), ("replicas",))
     return [jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("replicas",), ())]
 

@@ -167,6 +167,9 @@ def random_packing(
     return structure(frac @ cell, cell, symbols, order)
 
 
+SETTLE = 50  # rounds of pushing with kicks of all atoms
+
+
 def _push_apart(frac, cell, limits, attempts, rng):
     from scipy.spatial import cKDTree
 
@@ -174,7 +177,7 @@ def _push_apart(frac, cell, limits, attempts, rng):
     reach = float(limits.max())
     shifts = np.array(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij")).reshape(3, -1).T
     worst = 0.0
-    for _ in range(attempts):
+    for attempt in range(attempts):
         frac = frac % 1.0
         home = frac @ cell
         images = (frac[None] + shifts[:, None]).reshape(-1, 3) @ cell
@@ -191,7 +194,10 @@ def _push_apart(frac, cell, limits, attempts, rng):
         push = 0.5 * (1.05 * limits[i, owner[image]] + 0.05 - distance)[:, None] * separation / np.maximum(distance, 1e-6)[:, None]
         moved = np.zeros_like(home)
         np.add.at(moved, i, push)
-        frac = frac + (moved + rng.normal(scale=0.02, size=moved.shape)) @ inverse
+        kick = rng.normal(scale=0.02, size=moved.shape)
+        if attempt >= SETTLE:  # in a large cell, kicks of all atoms make new contacts at every round
+            kick[np.bincount(i, minlength=len(frac)) == 0] = 0.0
+        frac = frac + (moved + kick) @ inverse
     raise ValueError(
         f"no packing found: the closest pair stays at {worst:.2f} A where {reach:.2f} A is asked for; lower the density or the minimum distance"
     )

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
-from tiny import ATOMS, DENSITY, allow_rank_promotion, packing, write_prior  # noqa: F401
+from tiny import ATOMS, DENSITY, allow_rank_promotion, packing, tiny_prior, write_prior  # noqa: F401
 
 from glassjax import distributed, to_atoms
 from glassjax.priors.prior import read_checkpoint
@@ -108,10 +109,11 @@ def test_two_processes_train_as_one(tmp_path):
         ((None, 2, 0), "needs all three"),
         (("localhost:1", 2, 2), "needs 0 to 1"),
         ((None, None, None), "no Slurm"),
+        (("host", 2, 0), "needs HOST:PORT"),
     ],
 )
 def test_bad_places(given, message, monkeypatch):
-    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"):
+    for name in distributed.LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=message):
         distributed.initialise(*given)
@@ -119,4 +121,56 @@ def test_bad_places(given, message, monkeypatch):
 
 def test_alone_without_others():
     assert distributed.place() == (0, 1)
-    distributed.together("nobody")  # returns at once
+    assert distributed.agreed(1.5) == 1.5
+    with pytest.raises(ValueError, match="as it is"):
+        distributed.first(lambda: (_ for _ in ()).throw(ValueError("as it is")))
+
+
+def test_killed_processes_resume_in_other_numbers(tmp_path):
+    """Two of two stop in the middle; one alone, or three (one of them without a share), go on to the same bits."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import jax
+
+    from glassjax.ensemble import sample
+    from glassjax.protocols import protocol, stages
+
+    todo = stages(tiny_prior(), (), elements=("Si",), protocol=protocol("default", steps=4, corrections=0), minimum_distance={("Si", "Si"): 1.5})
+    starts = [packing(seed) for seed in range(4)]
+    common = dict(replicas=4, chunk=2, segment=2)
+    whole = sample(jax.random.key(1), todo, starts, **common)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        raise Killed
+
+    for count in (1, 3):
+        folder = tmp_path / str(count)
+        for rank in range(2):
+            with pytest.raises(Killed):
+                sample(jax.random.key(1), todo, starts, checkpoint=folder, place=(rank, 2), report=kill, **common)
+        with ThreadPoolExecutor(count) as pool:
+            options = dict(checkpoint=folder, resume=True, **common)
+            parts = [pool.submit(sample, jax.random.key(1), todo, starts, place=(rank, count), **options) for rank in range(count)]
+            for part in parts:
+                for a, b in zip(part.result(timeout=200).structures, whole.structures, strict=True):
+                    np.testing.assert_array_equal(a.positions, b.positions)
+
+
+def test_terminated_as_by_a_queue(tmp_path):
+    """SIGTERM is Ctrl-C: exit status 130, a folder that --resume continues."""
+    prior = write_prior(tmp_path / "prior.npz")
+    words = ["-m", "glassjax", "generate", "--composition", "Si", "--atoms", str(ATOMS), "--density", str(DENSITY), "--prior", str(prior)]
+    words += ["--replicas", "2", "--chunk", "1", "--steps", "2000", "--minimum-distance", "1.5", "--out", str(tmp_path / "out")]
+    one = subprocess.Popen([sys.executable, *words], cwd=HERE.parent, env=os.environ | dict(JAX_PLATFORMS="cpu"), stderr=subprocess.PIPE, text=True)
+    position = tmp_path / "out" / "checkpoint" / "position_0.npz"
+    for _ in range(1200):
+        if position.exists() or one.poll() is not None:
+            break
+        time.sleep(0.1)
+    one.terminate()
+    _, text = one.communicate(timeout=60)
+    assert one.returncode == 130, text
+    assert "--resume" in text and position.exists()

@@ -596,7 +596,7 @@ def test_memory_that_is_short_takes_fewer_replicas(how, four, tmp_path, monkeypa
     monkeypatch.setattr(module.segments, "compiled", watched)
     if how == "predicted":
         monkeypatch.setattr(module.memory, "free", lambda devices: 2.5 * need[-1])
-    with pytest.warns(UserWarning, match="4 replicas at a time need .* GiB .*; taking 2 "):
+    with pytest.warns(UserWarning, match="4 replicas at a time need .* GiB .*; taking 2$"):
         found = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3, checkpoint=tmp_path / "c")
     assert sizes[0] == 4 and set(sizes[1:]) == {2} and found.status == ["ok"] * 4
     np.testing.assert_allclose(positions(found), positions(ensemble), atol=1e-4)
@@ -609,7 +609,7 @@ def test_devices_with_memory_of_their_own_take_what_fits(four, monkeypatch):
 
     s, ensemble = four
     monkeypatch.setattr(module, "CHUNK", 1)
-    monkeypatch.setattr(module.memory, "own", lambda devices: True)
+    monkeypatch.setattr(module.memory, "separate", lambda devices: True)
     seen = []
     found = sample(jax.random.key(7), stages(s), s, replicas=4, segment=3, report=lambda progress: seen.append(progress["chunks"]))
     assert set(seen) == {1}  # all four at a time, after one program for one

@@ -16,7 +16,8 @@ import numpy as np
 
 from glassjax._pytree import frozen, static
 from glassjax.neighbors import Graph, NeighborSpec
-from glassjax.observables.coordination import Listed, bonded, check_switch, gathered_graph, onto_atoms, same_elements, strain_of, switch_weight
+from glassjax.observables.coordination import bonded, check_switch, gathered_graph, onto_atoms, same_elements, strain_of, switch_weight
+from glassjax.observables.listed import Listed
 from glassjax.observables.weights import fractions_of
 from glassjax.structure import Structure, pair_matrix
 

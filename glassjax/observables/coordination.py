@@ -15,7 +15,8 @@ import numpy as np
 
 from glassjax import neighbors
 from glassjax._pytree import frozen, replace, static
-from glassjax.neighbors import Graph, NeighborSpec, build, grow, neighbor_spec
+from glassjax.neighbors import Graph, NeighborSpec, build
+from glassjax.observables.listed import Listed
 from glassjax.observables.weights import fractions_of
 from glassjax.structure import Structure
 
@@ -138,28 +139,6 @@ def soft_numbers(structure: Structure, graph: Graph, pair: tuple[int, int], cuto
     back = graph.mask & member(structure.species, b)[:, None] & member(species, a)
     weight, slope = switch_weight(lengths(graph.displacements), cutoff, switch)
     return jnp.sum(jnp.where(there, weight, 0.0), axis=1), slope, there, back
-
-
-class Listed:
-    """What every observable with a neighbour list of its own (``spec``, out to ``rmax``) does, and what guidance asks of it."""
-
-    largest_move = None  # A, farthest that guidance may move an atom's estimate in one step; None for any distance
-
-    def fit(self, structure: Structure, **options):
-        """The same observable with a neighbour list for structures like this one (options: `neighbor_spec`)."""
-        return replace(self, spec=neighbor_spec(structure, self.rmax, **options))
-
-    def grown(self, needed):
-        """The same observable with capacities that suffice for what ``needed`` reported."""
-        return replace(self, spec=grow(self.spec, needed))
-
-    def needed(self, structure: Structure, graph: Graph) -> jax.Array:
-        """What its lists needed, as `Graph.needed`."""
-        return graph.needed
-
-    def listed(self, structure: Structure) -> NeighborSpec:
-        """Its neighbour list, or one made for this structure."""
-        return neighbor_spec(structure, self.rmax) if self.spec is None else self.spec
 
 
 @frozen

@@ -19,8 +19,9 @@ import numpy as np
 
 from glassjax._pytree import frozen, replace, static
 from glassjax.neighbors import Graph, NeighborSpec, compact, neighbor_spec
-from glassjax.observables.coordination import Listed, bonded, gathered_graph, onto_atoms, same_elements, strain_of
+from glassjax.observables.coordination import bonded, gathered_graph, onto_atoms, same_elements, strain_of
 from glassjax.observables.exafs import TAPER, exafs, parse_edge
+from glassjax.observables.listed import Listed
 from glassjax.observables.pair import PairObservable
 from glassjax.observables.weights import fractions_of
 from glassjax.scattering_tables import KINDS, ScatteringTable, find_table, path_terms, shifted

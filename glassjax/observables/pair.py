@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from glassjax._pytree import frozen, static
 from glassjax.neighbors import NeighborSpec
 from glassjax.observables import histogram
-from glassjax.observables.coordination import Listed
+from glassjax.observables.listed import Listed
 from glassjax.structure import Structure, number_density, number_of_atoms
 
 REAL_SPACE = ("g", "G", "G_keen", "D", "T", "RDF")

@@ -157,7 +157,7 @@ def optimise(make_loss, draw, state, *, optimizer, options, mesh, spec, out, hea
     if process == 0:
         save_state(path, state, elapsed, header)
         write(state, elapsed, curve.last)
-    distributed.together("trained")
+    distributed.agreed(0.0)  # nobody reads what is not written yet
     return state, elapsed
 
 
@@ -167,12 +167,12 @@ class Curve:
     def __init__(self, path, done: int, bands, window: int = 50, writes: bool = True):
         self.path, self.window, self.bands, self.rows, self.last, self.writes = Path(path), window, tuple(bands), [], {}, writes
         self.names = [f"loss_{a}_{b}" for a, b in zip(self.bands[:-1], self.bands[1:], strict=True)]
+        if not writes:
+            return
         kept = []
         if done and self.path.exists():  # rows written after the checkpoint that is resumed come again
             with open(self.path, newline="") as handle:
                 kept = [row for row in list(csv.reader(handle))[1:] if int(row[0]) <= done]
-        if not writes:
-            return
         with open(self.path, "w", newline="") as handle:
             csv.writer(handle).writerows([["step", "seconds", "learning_rate", *self.names], *kept])
 

@@ -1,4 +1,4 @@
-"""Train a prior: optax, exponential moving average, resumable checkpoints, a wall-clock budget, data parallel over local devices."""
+"""Train a prior: optax, exponential moving average, resumable checkpoints, a wall-clock budget, data parallel over the devices of all processes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from glassjax._pytree import frozen, static
 from glassjax.neighbors import Graph, NeighborSpec
-from glassjax.observables.coordination import Listed, gathered_graph, lengths, same_elements
+from glassjax.observables.coordination import gathered_graph, lengths, same_elements
+from glassjax.observables.listed import Listed
 from glassjax.priors import features
 from glassjax.structure import Structure
 from glassjax.surrogates.surrogate import KINDS, Surrogate, disagreement
