@@ -5,7 +5,8 @@
 (a) the prior alone at 1.5, 2.5 and 3.5 g/cm3, 216 and 2000 atoms, against the cells of the data: coordination, g(r), and the surrogate's spectrum;
 (b) at 2.0 g/cm3, guided by the mean spectrum of all two-fold, and of all four-fold, sites of the data, against the prior alone;
 (c) diamond with random displacements, with the prior alone and guided by the spectrum of a cell of 3.5 g/cm3, over strengths: displacements with a
-    root mean square length of 0.4 A (0.23 A per component), and of 0.4 A per component;
+    root mean square length of 0.4 A (0.23 A per component), and of 0.4 A per component; then from 0.23 A with atoms that guidance may move by 0.5 A
+    per step instead of 0.1 A, by the spectra of a cell of 3.5 and of one of 2.5 g/cm3;
 (d) cycles of re-noising to 0.24 A and denoising, from quick samples at 1.5 g/cm3 (prior alone) and from the two-fold ensemble of (b), guided.
 
 A bond is a pair closer than 1.85 A. Every run keeps a folder below --out, and is not repeated when that holds its results; --out must be another one
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import glassjax
+from glassjax._pytree import replace
 from glassjax.absorption_targets import absorption_target
 from glassjax.analysis import diamond_fraction
 from glassjax.protocols import protocol
@@ -88,10 +90,11 @@ class Runs:
         names = dict(prior=str(arguments.prior), surrogate=str(arguments.surrogate), bond=BOND, seed=arguments.seed, short=arguments.short)
         self.record = dict(settings=names)
 
-    def target(self, data, atoms: int, number_density: float):
-        """The mean spectrum ``data`` [100] as a target, with the default uncertainty: 0.02 of its maximum."""
+    def target(self, data, atoms: int, number_density: float, move: float | None = None):
+        """The mean spectrum ``data`` [100] as a target, uncertain by 0.02 of its maximum (the default); ``move`` (A) replaces its `largest_move`."""
         options = dict(function="mu(E)", number_density=number_density, edge="C:K", surrogate=self.surrogate)
-        return absorption_target(INDEX, data, ["C"] * atoms, **options)
+        made = absorption_target(INDEX, data, ["C"] * atoms, **options)
+        return made if move is None else replace(made, observable=replace(made.observable, largest_move=move))
 
     def spectrum(self, structures) -> np.ndarray:
         """The surrogate's spectrum [100], mean over structures."""
@@ -99,18 +102,30 @@ class Runs:
         return np.mean([curve(observable, structure) for structure in structures], axis=0)
 
     def sample(
-        self, name: str, data=None, *, replicas: int, plan: dict, atoms: int = 216, density: float | None = None, init=None, strength=None, seed=0
+        self,
+        name: str,
+        data=None,
+        *,
+        replicas: int,
+        plan: dict,
+        atoms: int = 216,
+        density: float | None = None,
+        init=None,
+        strength=None,
+        move=None,
+        seed=0,
     ):
         """Structures of one run, made now or read from its folder, and its entry in the results."""
         plan = plan | (dict(steps=6, corrections=0, finish=True) if self.short else {})
         replicas = min(replicas, 2) if self.short else replicas
         folder = self.out / name.replace(" ", "_")
         settings = dict(replicas=replicas, atoms=atoms, density=density, strength=strength, guided=data is not None, seed=self.seed + seed, **plan)
+        settings |= {} if move is None else dict(move=move)
         asked = json.dumps(settings | self.record["settings"], sort_keys=True, default=str)
         if not keeps(folder, asked):
             started = time.monotonic()
             place = dict(composition="C", atoms=atoms, number_density=self.number_density(atoms, density))
-            goal = () if data is None else self.target(data, atoms, place["number_density"])
+            goal = () if data is None else self.target(data, atoms, place["number_density"], move)
             starts = init[:replicas] if isinstance(init, list) else init
             glassjax.invert(
                 goal,
@@ -205,6 +220,11 @@ def perturbed_diamond(runs: Runs) -> dict:
         for strength in STRENGTHS[name]:
             guided = runs.sample(f"c {name} {strength:g}", data, replicas=4, plan=plan, init=runs.diamond, strength=strength)
             found[name].append(guided[1])
+    for name, strengths in FAR.items():
+        one = runs.spectra[[atoms.info["name"] for atoms in runs.cells].index(name)].mean(axis=0)
+        found[f"far {name}"] = far = [runs.sample("c far prior", replicas=4, plan=plan_far(), init=runs.diamond)[1]]
+        options = dict(replicas=4, plan=plan_far(), init=runs.diamond, move=FAR_MOVE)
+        far += [runs.sample(f"c far {name} {strength:g}", one, strength=strength, **options)[1] for strength in strengths]
     spectra = dict(target=np.round(data, 5).tolist(), diamond=np.round(runs.spectrum([runs.diamond]), 5).tolist())
     return dict(runs=found, reference=reference, spectra=spectra)
 
@@ -226,12 +246,19 @@ def restarts(runs: Runs) -> dict:
     return dict(runs=found)
 
 
+def plan_far() -> dict:
+    """Protocol of the runs whose atoms may move farther."""
+    return dict(steps=30, corrections=1, sigma_max=float(SHAKEN["length"]))
+
+
 PARTS = dict(a=unconditional, b=steered, c=perturbed_diamond, d=restarts)
 LARGE = 2000  # atoms
 PLAIN = dict(steps=150, corrections=2)
 GUIDED = dict(steps=60, corrections=1)
 FROM_CRYSTAL = dict(steps=60, corrections=3)
 STRENGTHS = dict(length=(0.1, 1.0, 10.0), component=())
+FAR = {"d2.5_3": (0.1, 1.0, 10.0), HELD_OUT: (10.0,)}  # cells kept out of the training, 2.5 and 3.5 g/cm3, and strengths
+FAR_MOVE = 0.5  # A
 QUICK = dict(steps=40, corrections=0)
 CYCLE = dict(steps=30, corrections=1, sigma_max=RENOISE)
 GUIDED_CYCLE = dict(steps=15, corrections=0, sigma_max=RENOISE)
