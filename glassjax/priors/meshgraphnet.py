@@ -10,8 +10,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
+import numpy as np
 
 from glassjax.priors import features
+
+
+class Joined(nn.Module):
+    """A linear layer of the concatenation of parts: sum_i spread_i(x_i W_i) + b, where ``spread_i`` brings rows of atoms to edges.
+
+    A part of atoms is multiplied before it is brought to the edges, of which there are some thirty times more.
+
+    Attributes:
+      width: output width.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, parts):
+        """[(x_i [rows_i, in_i], spread_i or None), ...] -> [rows, width]."""
+        ends = np.cumsum([x.shape[-1] for x, _ in parts])
+        kernel = self.param("kernel", nn.linear.default_kernel_init, (int(ends[-1]), self.width), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
+        total = bias.astype(parts[0][0].dtype)[None]
+        for (x, spread), end in zip(parts, ends, strict=True):
+            y = x @ kernel[end - x.shape[-1] : end].astype(x.dtype)
+            total = total + (y if spread is None else spread(y))
+        return total
 
 
 class MLP(nn.Module):
@@ -26,10 +51,11 @@ class MLP(nn.Module):
     norm: bool = True
 
     @nn.compact
-    def __call__(self, x):
-        """Apply to the last axis."""
-        for index, width in enumerate(self.widths):
-            x = nn.Dense(width)(nn.silu(x) if index else x)
+    def __call__(self, *parts):
+        """Apply to the last axis of an array, or to the concatenation of several, see `Joined`."""
+        x = Joined(self.widths[0], name="Dense_0")([one if isinstance(one, tuple) else (one, None) for one in parts])
+        for index, width in enumerate(self.widths[1:], start=1):
+            x = nn.Dense(width, name=f"Dense_{index}")(nn.silu(x))
         return nn.LayerNorm(epsilon=1e-5)(x) if self.norm else x
 
 
@@ -59,12 +85,11 @@ class MeshGraphBody(nn.Module):
         h = MLP((d, d))(jax.nn.one_hot(graph.nodes["species"], self.elements, dtype=lengths.dtype))
         edge = MLP((d, d))(lengths)
         # sigma(t) = k t with k = 0.8 A: the network sees t
-        h = h + MLP((d, d))(features.gaussian_features(sigma / 0.8, d))[None]
+        h = h + MLP((d, d))(features.gaussian_features(sigma / 0.8, d)[None])
         for _ in range(self.blocks):
-            received = features.receive(h, graph)
-            edge = edge + MLP((d, d, d))(jnp.concatenate([features.send(h, graph), received, edge], axis=-1))
+            edge = edge + MLP((d, d, d))((h, lambda y: features.send(y, graph)), (h, lambda y: features.receive(y, graph)), edge)
             inbox = features.aggregate(jnp.where(mask, edge, 0.0), graph)
-            h = h + MLP((d, d, d))(jnp.concatenate([h, inbox], axis=-1))
+            h = h + MLP((d, d, d))(h, inbox)
         return h
 
 
