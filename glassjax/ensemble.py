@@ -55,8 +55,9 @@ def sample(
       stages: what to run, in order; scores and samplers are fitted to the structures here.
       structures: a start per replica, or one for all.
       replicas: how many, or their numbers.
-      chunk: replicas per device and compiled call; by default 4 on CPUs, and on GPUs as many as the memory holds. Where the compiled program
-        says that they need more than there is, or an allocation fails, fewer are taken (with a warning), and what is finished is kept.
+      chunk: replicas per device and compiled call; by default 4 on CPUs (or what gives every device some), and on GPUs as many as the memory holds.
+        Where the compiled program says that they need more than there is, or an allocation fails, fewer are taken (with a warning), and what is
+        finished is kept.
       segment: steps per compiled call.
       checkpoint: folder for the state; None to keep none.
       resume: continue from the checkpoint if it is there.
@@ -105,6 +106,8 @@ class _Job:
         self.fitted = [replace(s, score=s.score.fit(densest), sampler=s.sampler.fit(densest)) for s in stages]
         self.steps_per_group = sum(len(s.ladder) for s in stages)
         first = min(CHUNK if chunk is None else chunk, len(numbers))
+        if chunk is None:  # few replicas: some for every device
+            first = min(first, math.ceil(len(numbers) / (len(devices) * place[1])))
         chunks = [list(range(i, min(i + first, len(numbers)))) for i in range(0, len(numbers), first)]
         self.share = chunks[place[0] :: place[1]]
         self.devices = devices[: max(1, min(len(devices), len(self.share)))]

@@ -34,6 +34,12 @@ one, many = (sample(jax.random.key(1), todo, starts, replicas=11, chunk=2, segme
 assert many.status == ["ok"] * 11
 for a, b in zip(one.structures, many.structures, strict=True):
     np.testing.assert_allclose(a.positions, b.positions, atol=2e-5)  # rounding: XLA compiles the sharded program differently
+default = sample(jax.random.key(1), todo, starts[:8], replicas=8, segment=2, devices=devices)  # one on each
+for a, b in zip(default.structures, one.structures[:8], strict=True):
+    np.testing.assert_allclose(a.positions, b.positions, atol=2e-5)
+progress = []
+sample(jax.random.key(1), todo, starts[:8], replicas=8, segment=4, devices=devices, report=lambda p: progress.append(p["chunks"]))
+assert progress[0] == 1, progress
 print("moved", np.abs(np.asarray(one.structures[0].positions) - np.asarray(starts[0].positions)).max())
 """
 

@@ -7,8 +7,10 @@ first result beyond one step (compilation) stands apart.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ def parse(arguments=None):
     parser.add_argument("--strength", type=float, default=3000.0)
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
+    parser.add_argument("--out", help="file for the times as JSON")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
     return parser.parse_args(arguments)
 
@@ -142,6 +145,10 @@ def main(arguments=None) -> dict[str, tuple[float, float]]:
         run = time_glassjax if name.startswith("glassjax") else time_torch
         found[name] = run(options, name, prior, structures, clean)
         print(f"{name:20s} {found[name][0]:18.5f} {found[name][1]:10.2f}", flush=True)
+    if options.out:
+        rows = {name: dict(seconds_per_step_per_replica=seconds, compile_seconds=compiling) for name, (seconds, compiling) in found.items()}
+        record = dict(options=vars(options), torch=torch.__version__, threads=torch.get_num_threads(), rows=rows)
+        Path(options.out).write_text(json.dumps(record, indent=1) + "\n")
     return found
 
 
