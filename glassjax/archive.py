@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +23,12 @@ def write_whole(path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def prove_writable(folder) -> None:
+    """Make a folder and write a file there that nobody else can have named; raises ``OSError`` where that fails."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 class CorruptedArchive(ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import sys
 import time
 from pathlib import Path
@@ -241,16 +240,15 @@ def melt_quench(options) -> int:
 
 def output_file(name, suffix: str | None) -> Path:
     """Path of a file to write, its folder made; raises ``ValueError`` for the wrong ending, ``PermissionError`` where it cannot be written."""
+    from glassjax.archive import prove_writable
+
     path = Path(name)
     if suffix is not None and path.suffix != suffix:
         raise ValueError(f"got {path} as --out; needs a name that ends in {suffix}; rename it")
     if path.is_dir():
         raise ValueError(f"got {path} as --out, which is a folder; needs a file; name one inside it")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(f".write-{os.getpid()}")
-        probe.write_bytes(b"")
-        probe.unlink()
+        prove_writable(path.parent)
     except OSError as error:
         raise PermissionError(f"cannot write {path} ({error.strerror}); needs a writable place; pass another --out") from error
     return path

@@ -94,6 +94,11 @@ def _mean_of_finite(ratios: np.ndarray) -> list[float]:
     return finite.mean(axis=0).tolist() if len(finite) else []
 
 
+def _grown(stage: Stage, needed: dict) -> Stage:
+    """The stage with capacities that suffice for what its lists needed."""
+    return replace(stage, score=stage.score.grown(needed), sampler=stage.sampler.grown(needed))
+
+
 class _Job:
     """State of one call of `sample` on the host."""
 
@@ -111,6 +116,8 @@ class _Job:
         chunks = [list(range(i, min(i + first, len(numbers)))) for i in range(0, len(numbers), first)]
         self.share = chunks[place[0] :: place[1]]
         self.devices = devices[: max(1, min(len(devices), len(self.share)))]
+        self.parts, self.whole = segments.shardings(self.devices)
+        self.fitted = jax.device_put(self.fitted, self.whole)  # once: the network's parameters need not travel with every segment
         self.finished: dict[int, dict] = {}
         self._share_out(first)
         # on a GPU the first program tells how many more fit
@@ -217,7 +224,7 @@ class _Job:
             stage = self.stages[stage_index]
             begun = time.monotonic()
             signature = (jax.tree.structure(stage), len(ladder), self.chunk)
-            new, info = self._call(state, replace(stage, ladder=jnp.asarray(ladder)), check=signature not in self.seen)
+            new, info = self._call(state, replace(stage, ladder=jax.device_put(ladder, self.whole)), check=signature not in self.seen)
             seconds = time.monotonic() - begun
             if signature in self.seen:
                 self.timed.append(seconds / len(ladder))
@@ -225,7 +232,7 @@ class _Job:
                 self.first_calls.append((seconds, len(ladder)))
             self.seen.add(signature)
             largest = {k: np.asarray(v).reshape(-1, 3).max(axis=0) for k, v in info.items() if k.startswith("needed")}
-            grown = replace(stage, score=stage.score.grown(largest), sampler=stage.sampler.grown(largest))
+            grown = _grown(stage, largest)
             if jax.tree.structure(grown) == jax.tree.structure(stage):
                 return new, info
             self.stages[stage_index] = grown
@@ -235,7 +242,7 @@ class _Job:
         """One compiled call, if it fits; `memory.Rechunk` with another chunk if not, or if more would. Memory is asked for at ``check`` only."""
         need = 0
         try:
-            state, stage = jax.device_put((state, stage), tuple(segments.shardings(self.devices)))
+            state = jax.device_put(state, self.parts)
             program = segments.compiled(self.devices, state, stage)
             need = memory.needed(program)
             if check:
@@ -330,6 +337,5 @@ class _Job:
     def _grow(self, growth):
         """Repeat the growth of an interrupted group, so that the shapes, and so the last bits, are the same."""
         for index, largest in growth:
-            stage, needed = self.stages[index], {k: np.asarray(v) for k, v in largest.items()}
-            self.stages[index] = replace(stage, score=stage.score.grown(needed), sampler=stage.sampler.grown(needed))
+            self.stages[index] = _grown(self.stages[index], {k: np.asarray(v) for k, v in largest.items()})
         self.growth = list(growth)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from glassjax.archive import prove_writable
 from glassjax.elements import check_density, parse_composition
 from glassjax.structure import Structure, heights, random_packing
 from glassjax.structure import number_density as density_of
@@ -85,8 +85,7 @@ def prepare_folder(out, *, resume: bool) -> Path:
     if not resume and any((folder / name).exists() for name in ("run.json", "ensemble.extxyz", "checkpoint")):
         raise ValueError(f"{folder} already holds a run; needs a new folder: pass --resume to continue that run, or another --out")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        prove_writable(folder)
     except OSError as error:
         raise PermissionError(f"cannot write to {folder} ({error.strerror}); needs a writable folder; pass another --out") from error
     return folder
