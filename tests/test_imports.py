@@ -17,7 +17,7 @@ _pytree archive distributed memory
 structure
 neighbors
 elements
-conversions artefacts absorption scattering_tables
+conversions artefacts absorption scattering_tables zhou
 observables io melt_quench
 nuisance feff scattering_fit
 labelling priors

@@ -1,0 +1,64 @@
+"""The benchmark over five materials.
+
+    python benchmarks/materials.py densities               measure the densities of the metals (20 minutes; only to check VOLUMES)
+    python benchmarks/materials.py reference               make the reference cells (a day of one core; resumable, several processes may share it)
+    python benchmarks/materials.py status                  which cells there are, and what they cost
+    python benchmarks/materials.py pack                    write benchmarks/data/reference_MATERIAL.extxyz.gz
+    python benchmarks/materials.py check                   compare the packed cells with what is known
+
+Needs the extra [md] for the first two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import materials_reference as reference
+
+STATE = Path(__file__).resolve().parents[2] / "run" / "reference"
+
+
+def make_densities(options) -> int:
+    """Measure the densities of the metals and fit their volumes."""
+    import materials_densities
+
+    return materials_densities.main(options.state, options.only)
+
+
+def make_reference(options) -> int:
+    """Make the cells that are not there yet, until the time is up; a cell that was begun is finished."""
+    started = time.monotonic()
+    for condition, replica in reference.cells(options.only):
+        if options.minutes is not None and time.monotonic() - started > 60 * options.minutes:
+            print(f"{options.minutes:g} minutes are over; the same command goes on from here", flush=True)
+            break
+        seconds = reference.make(condition, replica, options.state)
+        if seconds is not None:
+            print(f"{condition.material} {condition.label} replica {replica}: {seconds:.0f} s of CPU", flush=True)
+    return 0
+
+
+def main(arguments=None) -> int:
+    """Parse the command line and run one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    for name, function in (("densities", make_densities), ("reference", make_reference)):
+        part = parts.add_parser(name, help=function.__doc__)
+        part.add_argument("--state", type=Path, default=STATE, help="folder of the unpacked cells, by default %(default)s")
+        part.add_argument("--only", nargs="+", metavar="MATERIAL", help=f"some of {', '.join(reference.MATERIALS)}")
+        part.set_defaults(run=function)
+        if name == "reference":
+            part.add_argument("--minutes", type=float, help="begin no cell after this time")
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"materials.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
