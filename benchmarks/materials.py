@@ -6,7 +6,7 @@
     python benchmarks/materials.py pack                    write benchmarks/data/reference_MATERIAL.extxyz.gz
     python benchmarks/materials.py check                   compare the packed cells with what is known
 
-Needs the extra [md] for the first two.
+Needs the extra [md] for the first two. ``glassjax melt-quench FORMULA --density D --published --rate R --seed S`` makes one such cell.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import materials_reference as reference
 
 STATE = Path(__file__).resolve().parents[2] / "run" / "reference"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def make_densities(options) -> int:
@@ -41,17 +42,41 @@ def make_reference(options) -> int:
     return 0
 
 
+def show_status(options) -> int:
+    """Which cells there are, and what they cost."""
+    import materials_pack
+
+    return materials_pack.status(options.state, options.only)
+
+
+def pack(options) -> int:
+    """Write the cells into benchmarks/data; conditions with fewer than four replicas are left out and named."""
+    import materials_pack
+
+    return materials_pack.pack(options.state, options.only)
+
+
+def check(options) -> int:
+    """Compare the cells with what is known about the materials."""
+    import materials_check
+
+    return materials_check.main(options.state, options.only, options.data)
+
+
 def main(arguments=None) -> int:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
-    for name, function in (("densities", make_densities), ("reference", make_reference)):
+    known = {"densities": make_densities, "reference": make_reference, "status": show_status, "pack": pack, "check": check}
+    for name, function in known.items():
         part = parts.add_parser(name, help=function.__doc__)
         part.add_argument("--state", type=Path, default=STATE, help="folder of the unpacked cells, by default %(default)s")
         part.add_argument("--only", nargs="+", metavar="MATERIAL", help=f"some of {', '.join(reference.MATERIALS)}")
         part.set_defaults(run=function)
         if name == "reference":
             part.add_argument("--minutes", type=float, help="begin no cell after this time")
+        if name == "check":
+            part.add_argument("--data", type=Path, default=SHARED, help="folder of the public data, by default %(default)s")
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

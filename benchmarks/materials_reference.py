@@ -37,7 +37,7 @@ DATA = Path(__file__).parent / "data"
 
 # V_ab of the volume per atom v = sum_ab x_a x_b V_ab, A^3
 VOLUMES = {
-    "cu-zr": {("Cu", "Cu"): 11.8, ("Cu", "Zr"): 17.5, ("Zr", "Zr"): 23.3},
+    "cu-zr": {("Cu", "Cu"): 12.243, ("Cu", "Zr"): 17.929, ("Zr", "Zr"): 23.954},
     "zr-ni-al": {("Zr", "Zr"): 23.3, ("Ni", "Ni"): 10.9, ("Al", "Al"): 16.6, ("Zr", "Ni"): 17.0, ("Zr", "Al"): 20.0, ("Ni", "Al"): 13.5},
 }
 

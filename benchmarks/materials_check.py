@@ -1,0 +1,134 @@
+"""The reference ensembles beside what is known: measured numbers and cells that others simulated (``../shared/data``).
+
+Every number is a mean over the cells of a condition with the standard deviation from cell to cell behind "+-".
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import materials_pack
+import materials_reference as reference
+import numpy as np
+
+# Bonds count below these lengths, A: just outside the first peak of the pair distribution
+BONDS = {
+    "silicon": {("Si", "Si"): 2.85},
+    "carbon": {("C", "C"): 1.85},
+    "silica": {("Si", "O"): 2.2},
+    "cu-zr": {("Cu", "Cu"): 3.4, ("Cu", "Zr"): 3.8, ("Zr", "Zr"): 4.3},
+    "zr-ni-al": {("Zr", "Zr"): 4.3, ("Zr", "Ni"): 3.7, ("Zr", "Al"): 4.0, ("Ni", "Ni"): 3.4, ("Ni", "Al"): 3.5, ("Al", "Al"): 3.8},
+}
+KNOWN = {
+    "silicon": "a-Si, 2.28 g/cm3 (Laaziri 1999): 3.88 neighbours. Tersoff quenched fast has too many five-fold atoms, the more the denser.",
+    "carbon": "a-C, GAP cells below. Tersoff is known to make too little sp3 at high density.",
+    "silica": "glass: Si-O 1.61 A, Si 4.0, O 2.0, O-Si-O 109.4, Si-O-Si 142-151 degrees (neutron and X-ray). Cells of others below: 3000 atoms.",
+    "cu-zr": "Mendelev 2007; a negative Warren-Cowley number means that unlike neighbours are preferred.",
+    "zr-ni-al": "mixing enthalpies Zr-Ni -49, Zr-Al -44, Ni-Al -22 kJ/mol (Miedema) ask for negative Warren-Cowley numbers of unlike pairs.",
+}
+
+
+def bonds(frame, limits) -> dict:
+    """First atom, second atom, length (A) and vector of every bond (both directions)."""
+    from ase.neighborlist import neighbor_list
+
+    table = {pair: limit for a_b, limit in limits.items() for pair in (a_b, a_b[::-1])}
+    i, j, d, vector = neighbor_list("ijdD", frame, table)
+    return dict(first=i, second=j, length=d, vector=vector)
+
+
+def numbers(frame, found, of: str) -> np.ndarray:
+    """Bonds of each atom of element ``of``."""
+    symbols = np.array(frame.get_chemical_symbols())
+    return np.bincount(found["first"], minlength=len(frame))[symbols == of]
+
+
+def angles(frame, found, centre: str) -> np.ndarray:
+    """All angles at atoms of element ``centre``, degrees."""
+    symbols = np.array(frame.get_chemical_symbols())
+    every = []
+    for atom in np.flatnonzero(symbols == centre):
+        vectors = found["vector"][found["first"] == atom]
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        every.append(np.degrees(np.arccos(np.clip((unit @ unit.T)[np.triu_indices(len(unit), 1)], -1, 1))))
+    return np.concatenate(every) if every else np.zeros(0)
+
+
+def network(frame, limits, fractions=(2, 3, 4, 5)) -> dict[str, float]:
+    """Of an elemental network: shortest and mean bond, mean coordination, fractions of atoms by coordination."""
+    found = bonds(frame, limits)
+    count = numbers(frame, found, frame.get_chemical_symbols()[0])
+    row = {"shortest": found["length"].min(), "bond": found["length"].mean(), "neighbours": count.mean()}
+    return row | {f"{n}-fold %": 100 * np.mean(count == n) for n in fractions}
+
+
+def silica(frame, limits) -> dict[str, float]:
+    """Of silica: Si-O length, coordination of both, angles at both."""
+    found = bonds(frame, limits)
+    silicon, oxygen = numbers(frame, found, "Si"), numbers(frame, found, "O")
+    row = {"shortest": found["length"].min(), "Si-O": found["length"].mean(), "SiO4 %": 100 * np.mean(silicon == 4)}
+    row |= {"OSi2 %": 100 * np.mean(oxygen == 2), "O-Si-O": angles(frame, found, "Si").mean(), "Si-O-Si": angles(frame, found, "O").mean()}
+    return row
+
+
+def alloy(frame, limits) -> dict[str, float]:
+    """Of an alloy: shortest pair, neighbours of each element, Warren-Cowley alpha_ab = 1 - Z_ab / (x_b Z_a) of each unlike pair."""
+    found = bonds(frame, limits)
+    symbols = np.array(frame.get_chemical_symbols())
+    elements = list(dict.fromkeys(frame.get_chemical_symbols()))
+    row = {"shortest": found["length"].min()} | {f"Z({e})": numbers(frame, found, e).mean() for e in elements}
+    ends = symbols[found["first"]], symbols[found["second"]]
+    for a, b in itertools.combinations(elements, 2):
+        share = np.mean(ends[1][ends[0] == a] == b)
+        row[f"WC {a}-{b}"] = 1.0 - share / np.mean(symbols == b)
+    return row
+
+
+MEASURES = {"silicon": network, "carbon": network, "silica": silica, "cu-zr": alloy, "zr-ni-al": alloy}
+
+
+def line(label: str, rows: list[dict[str, float]]) -> str:
+    """One row of a table: label, number of cells, mean +- deviation of each column."""
+    cells = (f"{np.mean([r[k] for r in rows]):8.3f} +-{np.std([r[k] for r in rows]):6.3f}" for k in rows[0])
+    return f"{label:14} {len(rows):3} " + " ".join(cells)
+
+
+def others(material: str, data: Path) -> dict[str, list]:
+    """Cells of the same material that others simulated: label -> frames; empty where there are none."""
+    import ase.io
+
+    if material == "carbon" and (data / "carbon" / "ac_gap_train.extxyz").exists():
+        frames = ase.io.read(data / "carbon" / "ac_gap_train.extxyz", ":")
+        groups = {d: [f for f in frames if abs(f.info["density_g_cm3"] - d) < 0.25] for d in reference.DENSITIES}
+        return {f"GAP {d:.1f}": group for d, group in groups.items() if group}
+    if material == "silica" and (data / "silica").is_dir():
+        groups = {rate: sorted((data / "silica").glob(f"sio2_3000_{rate}Kps_*.extxyz")) for rate in ("100", "10", "1")}
+        return {f"DM2 {rate}Kps": [ase.io.read(path) for path in paths] for rate, paths in groups.items() if paths}
+    return {}
+
+
+def ensembles(material: str, state: Path) -> dict[str, list]:
+    """Cells by condition: those in ``state``, or the packed ones where it holds none of the material."""
+    found = {c.label: reference.finished(state, c) for c in reference.conditions([material])}
+    found = {label: frames for label, frames in found.items() if frames}
+    return found or materials_pack.load(material)
+
+
+def main(state: Path, only, data: Path) -> int:
+    """Print one table per material."""
+    for material in dict.fromkeys(c.material for c in reference.conditions(only)):
+        try:
+            groups = ensembles(material, state)
+        except FileNotFoundError as error:
+            print(f"\n{material}: {error}")
+            continue
+        print(f"\n{material}: {KNOWN[material]}")
+        header = None
+        for label, frames in (groups | others(material, data)).items():
+            rows = [MEASURES[material](frame, BONDS[material]) for frame in frames]
+            if header is None:
+                header = " ".join(f"{key:>17}" for key in rows[0])
+                print(f"{'condition':14} {'n':>3} {header}")
+            print(line(label, rows))
+    return 0

@@ -1,0 +1,115 @@
+"""The committed form of the reference ensembles: one gzipped extended XYZ file per material, positions to 0.001 A."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import materials_reference as reference
+import numpy as np
+from materials_reference import DATA, FEWEST, Condition
+
+
+def data_file(material: str, folder: Path = DATA) -> Path:
+    """Path of the packed cells of one material."""
+    return folder / f"reference_{material}.extxyz.gz"
+
+
+def incomplete(state: Path, only=None) -> list[tuple[Condition, int]]:
+    """Conditions with fewer than ``FEWEST`` finished replicas, and how many they have."""
+    counted = [(c, sum(c.path(state, i).exists() for i in range(reference.REPLICAS))) for c in reference.conditions(only)]
+    return [(condition, number) for condition, number in counted if number < FEWEST]
+
+
+def _text(frame) -> str:
+    """One frame as extended XYZ, readable by ``ase.io.read``."""
+    info = frame.info
+    side = frame.cell.lengths()[0]
+    shown = np.round(frame.positions % side, 3)
+    shown[shown >= side] = 0.0
+    pairs = {
+        "material": info["material"],
+        "condition": info["condition"],
+        "formula": frame.get_chemical_formula(),
+        "density_g_cm3": f"{info['density_g_cm3']:g}",
+        "rate_K_ps": f"{info['rate_K_ps']:g}",
+        "replica": info["replica"],
+        "seed": info["seed"],
+        "energy_per_atom": f"{info['energy_per_atom']:.6f}",
+        "seconds": f"{info['seconds']:.0f}" if "seconds" in info else -1,
+        "potential": f'"{info["potential"]}"',
+    }
+    head = f'Lattice="{side:.6f} 0 0 0 {side:.6f} 0 0 0 {side:.6f}" Properties=species:S:1:pos:R:3 pbc="T T T" '
+    head += " ".join(f"{key}={value}" for key, value in pairs.items())
+    rows = (f"{s} {x:.3f} {y:.3f} {z:.3f}" for s, (x, y, z) in zip(frame.get_chemical_symbols(), shown, strict=True))
+    return "\n".join([str(len(frame)), head, *rows, ""])
+
+
+def write(frames, path: Path) -> None:
+    """Frames as a gzipped file, the same bytes for the same frames, written whole or not at all."""
+    part = path.with_suffix(".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.GzipFile(part, "wb", compresslevel=9, mtime=0) as handle:
+        handle.write("".join(map(_text, frames)).encode())
+    part.replace(path)
+
+
+def pack(state: Path, only=None, folder: Path = DATA) -> int:
+    """Write the packed file of every material from the cells in ``state``; print what it holds and what is left out.
+
+    A condition with fewer than ``FEWEST`` replicas has no spread to compare with: it is left out and named, and the exit status is 1.
+    """
+    short = {(c.material, c.label): number for c, number in incomplete(state, only)}
+    for material in dict.fromkeys(c.material for c in reference.conditions(only)):
+        group = reference.conditions([material])
+        kept = [c for c in group if (material, c.label) not in short]
+        frames = [frame for condition in kept for frame in reference.finished(state, condition)]
+        path = data_file(material, folder)
+        if frames:
+            write(frames, path)
+            print(f"{path.name}: {len(frames)} cells of {len(kept)} conditions, {path.stat().st_size / 1024:.0f} KiB")
+        for condition in group:
+            if (material, condition.label) in short:
+                found = short[material, condition.label]
+                print(
+                    f"  left out: {material} {condition.label}, got {found} replicas; needs {FEWEST}; run `python benchmarks/materials.py reference`"
+                )
+    return 1 if short else 0
+
+
+def load(material: str, folder: Path = DATA) -> dict[str, list]:
+    """The packed cells of one material: condition -> list of ``ase.Atoms``, in the order of replicas.
+
+    Raises ``ValueError`` for an unknown material and ``FileNotFoundError`` where it has not been packed.
+    """
+    import ase.io
+
+    reference.conditions([material])
+    path = data_file(material, folder)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"got no file {path}; needs the packed cells of {material}; run `python benchmarks/materials.py reference` and `pack`"
+        )
+    found: dict[str, list] = {}
+    for frame in ase.io.read(io.StringIO(gzip.decompress(path.read_bytes()).decode()), ":", format="extxyz"):
+        # a label such as 2.5 would come back as a number
+        label = frame.info["condition"]
+        frame.info["condition"] = label if isinstance(label, str) else f"{label:.1f}"
+        found.setdefault(frame.info["condition"], []).append(frame)
+    return found
+
+
+def status(state: Path, only=None) -> int:
+    """Print per condition how many cells there are and what one cost, and how long the rest will take."""
+    left = 0.0
+    for condition in reference.conditions(only):
+        frames = reference.finished(state, condition)
+        seconds = [f.info["seconds"] for f in frames if "seconds" in f.info]
+        cost = float(np.mean(seconds)) if seconds else float("nan")
+        energies = [f.info["energy_per_atom"] for f in frames]
+        spread = f"{np.mean(energies):8.4f} +- {np.std(energies):.4f} eV" if frames else ""
+        print(f"{condition.material:9} {condition.label:10} {condition.density:6.3f} g/cm3 {len(frames):3} cells {cost:6.0f} s each {spread}")
+        left += (reference.REPLICAS - len(frames)) * (0.0 if np.isnan(cost) else cost)
+    print(f"{left / 3600:.1f} hours of one core left for the conditions whose cost is known")
+    return 0

