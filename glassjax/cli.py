@@ -264,7 +264,7 @@ def _train(commands) -> None:
 
 def _melt_quench(commands) -> None:
     melt = _command(commands, "melt-quench", "make training cells by molecular dynamics (needs the extra [md])")
-    melt.add_argument("composition", metavar="FORMULA", help="such as Si")
+    melt.add_argument("composition", metavar="FORMULA", help="such as Si, SiO2, Cu50Zr50 or ZrNiAl")
     melt.add_argument("--density", type=float, required=True, metavar="G/CM3", help="mass density")
     melt.add_argument("--replicas", type=int, default=1, help="independent cells")
     melt.add_argument("--atoms", type=int, default=216, help="atoms per cell")

