@@ -45,12 +45,12 @@ def fit(measured) -> tuple[dict[tuple[str, str], float], np.ndarray]:
 
 
 def main(state: Path, only=None) -> int:
-    """Measure, fit and print beside the numbers in use."""
+    """Measure the compositions of tier 0 (for the ternary the ten that span its triangle), fit, and print beside the numbers in use."""
     for material in reference.VOLUMES:
         if only is not None and material not in only:
             continue
         measured = []
-        for condition in reference.conditions([material]):
+        for condition in (c for c in reference.conditions([material]) if c.tier == 0):
             measured.append(measure(condition, state))
             print(f"{material} {condition.label}: {measured[-1][1]:.3f} A^3 per atom, in use {condition.density} g/cm3", flush=True)
         volumes, residual = fit(measured)
