@@ -118,12 +118,12 @@ def ensembles(material: str, state: Path) -> dict[str, list]:
 def main(state: Path, only, data: Path) -> int:
     """Print one table per material."""
     for material in dict.fromkeys(c.material for c in reference.conditions(only)):
+        print(f"\n{material}: {KNOWN[material]}")
         try:
             groups = ensembles(material, state)
         except FileNotFoundError as error:
-            print(f"\n{material}: {error}")
-            continue
-        print(f"\n{material}: {KNOWN[material]}")
+            groups = {}
+            print(error)
         header = None
         for label, frames in (groups | others(material, data)).items():
             rows = [MEASURES[material](frame, BONDS[material]) for frame in frames]

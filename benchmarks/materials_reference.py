@@ -178,13 +178,20 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
 
 
 def finished(state: Path, condition: Condition) -> list:
-    """The finished cells of one condition, by replica; each is an ``ase.Atoms``."""
+    """The finished cells of one condition, by replica; each is an ``ase.Atoms``. ``ValueError`` for one made when the table was another."""
     import ase.io
 
     found = []
     for replica in range(REPLICAS):
-        if condition.path(state, replica).exists():
-            frame = ase.io.read(condition.path(state, replica))
+        path = condition.path(state, replica)
+        if path.exists():
+            frame = ase.io.read(path)
+            got = (frame.info["seed"], round(frame.info["density_g_cm3"], 6), tuple(frame.get_chemical_symbols()))
+            if got != (condition.seed + replica, round(condition.density, 6), condition.symbols):
+                raise ValueError(
+                    f"got a cell of seed {got[0]}, {got[1]} g/cm3 and {len(frame)} atoms in {path}; needs seed {condition.seed + replica}, "
+                    f"{condition.density} g/cm3 and {len(condition.symbols)} atoms; remove it, or pass another --state"
+                )
             frame.info.update(material=condition.material, condition=condition.label, replica=replica, rate_K_ps=condition.rate)
             found.append(frame)
     return found

@@ -118,6 +118,15 @@ def test_pack_and_load(tmp_path, capsys):
     assert packing.data_file("silicon", folder).read_bytes() == before
 
 
+def test_cells_of_another_table_are_refused(tmp_path, capsys):
+    condition = reference.MATERIALS["silicon"][0]
+    fake(tmp_path, dataclasses.replace(condition, density=1.6), 1)
+    with pytest.raises(ValueError, match="got a cell of seed 10000, 1.6 g/cm3.*needs seed 10000, 1.5 g/cm3.*remove it"):
+        reference.finished(tmp_path, condition)
+    assert materials.main(["status", "--only", "silicon", "--state", str(tmp_path)]) == 2
+    assert "remove it" in capsys.readouterr().err
+
+
 def test_bad_input(tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="needs the packed cells of carbon; run"):
         packing.load("carbon", tmp_path)
