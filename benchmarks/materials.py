@@ -32,14 +32,18 @@ def make_densities(options) -> int:
 def make_reference(options) -> int:
     """Make the cells that are not there yet, until the time is up; a cell that was begun is finished."""
     started = time.monotonic()
-    for condition, replica in reference.cells(options.only):
+    while True:
         if options.minutes is not None and time.monotonic() - started > 60 * options.minutes:
             print(f"{options.minutes:g} minutes are over; the same command goes on from here", flush=True)
-            break
-        seconds = reference.make(condition, replica, options.state)
-        if seconds is not None:
-            print(f"{condition.material} {condition.label} replica {replica}: {seconds:.0f} s of CPU", flush=True)
-    return 0
+            return 0
+        # from the top each time: a cell that another process began and lost is taken up again
+        for condition, replica in reference.cells(options.only):
+            seconds = reference.make(condition, replica, options.state)
+            if seconds is not None:
+                print(f"{condition.material} {condition.label} replica {replica}: {seconds:.0f} s of CPU", flush=True)
+                break
+        else:
+            return 0
 
 
 def show_status(options) -> int:

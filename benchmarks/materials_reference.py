@@ -154,6 +154,8 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
     import ase.io
 
     out = condition.path(state, replica)
+    if out.exists():
+        return None
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".lock"), "w") as lock:
         try:

@@ -197,3 +197,25 @@ def test_make_is_resumable(tmp_path, monkeypatch):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert reference.make(ternary, 4, tmp_path) is None
     assert not ternary.path(tmp_path, 4).exists()
+
+
+def test_loop_takes_up_lost_cells_and_stops_in_time(tmp_path, monkeypatch, capsys):
+    done = set()
+
+    def make(condition, replica, state):
+        if (condition.label, replica) in done or len(done) > 60:
+            return None
+        # the first cell is busy elsewhere until three others are made
+        if (condition.label, replica) == ("1.5", 0) and len(done) < 3:
+            return None
+        done.add((condition.label, replica))
+        return 1.0
+
+    monkeypatch.setattr(reference, "make", make)
+    assert materials.main(["reference", "--only", "silicon", "--state", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(done) == 50
+    assert lines[3] == "silicon 1.5 replica 0: 1 s of CPU"
+    done.clear()
+    assert materials.main(["reference", "--only", "silicon", "--minutes", "0", "--state", str(tmp_path)]) == 0
+    assert len(done) <= 1 and "minutes are over" in capsys.readouterr().out
