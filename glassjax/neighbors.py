@@ -77,23 +77,29 @@ class Graph:
         gap = jnp.sum((back + jax.lax.stop_gradient(self.displacements)[:, :, None]) ** 2, axis=-1)
         return jnp.argmin(jnp.where(owner & self.mask[self.neighbors], gap, jnp.inf), axis=-1).astype(jnp.int32)
 
-    def to_jraph(self, species, sigma=None, *, reverse: bool = False):
-        """The same graph as a `jraph.GraphsTuple` with a packed edge list.
+    def to_jraph(self, species, sigma=None, *, reverse: bool = False, rows: bool = False):
+        """The same graph as a `jraph.GraphsTuple`.
 
-        An edge runs from the neighbour (sender) to atom i (receiver); edges are ordered by receiver, with unused slots at the end.
+        An edge runs from the neighbour (sender) to atom i (receiver). The edge list is packed, ordered by receiver with unused slots at the end, or,
+        with ``rows``, keeps the layout of this graph: row i holds the k slots of atom i, used or not.
 
         Args:
           species: [n] int32.
           sigma: noise level, A; becomes ``globals``.
           reverse: add ``outgoing``, which lets gradients gather instead of scatter (for training).
+          rows: see above; such nodes hold ``filled`` [n, k] (the mask) instead of ``incoming``.
 
         Returns:
           GraphsTuple whose ``edges`` hold ``displacements`` [e, 3], ``distances`` [e] and ``mask`` [e], and whose ``nodes`` hold ``species`` [n],
           ``incoming`` [n, k] and, if asked, ``outgoing`` [n, k]: the edges that end and start at each node, -1 where there is none.
         """
-        import jraph
-
         n, k = self.neighbors.shape
+        if rows:
+            nodes = dict(species=species, filled=self.mask)
+            if reverse:
+                nodes["outgoing"] = jnp.where(self.mask, self.neighbors * k + self.reverse_slots(), -1)
+            edges = dict(displacements=self.displacements.reshape(n * k, 3), distances=self.distances.reshape(n * k), mask=self.mask.reshape(n * k))
+            return _tuple(nodes, edges, self.neighbors.reshape(n * k), jnp.repeat(jnp.arange(n, dtype=jnp.int32), k), sigma)
         degree = jnp.sum(self.mask, axis=1, dtype=jnp.int32)
         ends = jnp.cumsum(degree)
         first, total = ends - degree, ends[-1]
@@ -109,15 +115,14 @@ class Graph:
         nodes = dict(species=species, incoming=jnp.where(self.mask, first[:, None] + jnp.arange(k, dtype=jnp.int32)[None], -1))
         if reverse:
             nodes["outgoing"] = jnp.where(self.mask, first[self.neighbors] + self.reverse_slots(), -1)
-        return jraph.GraphsTuple(
-            nodes=nodes,
-            edges=dict(displacements=displacements, distances=distances, mask=mask),
-            senders=senders,
-            receivers=receivers,
-            n_node=jnp.array([n]),
-            n_edge=jnp.array([self.edges]),
-            globals=sigma,
-        )
+        return _tuple(nodes, dict(displacements=displacements, distances=distances, mask=mask), senders, receivers, sigma)
+
+
+def _tuple(nodes: dict, edges: dict, senders, receivers, sigma):
+    import jraph
+
+    counts = dict(n_node=jnp.array([nodes["species"].shape[0]]), n_edge=jnp.array([senders.shape[0]]))
+    return jraph.GraphsTuple(nodes=nodes, edges=edges, senders=senders, receivers=receivers, globals=sigma, **counts)
 
 
 def images_in_range(cell, cutoff: float) -> tuple[tuple[int, int, int], ...]:
@@ -215,15 +220,19 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     column, which = slots % width, slots // width
     neighbors = jnp.take_along_axis(candidates, column, axis=1) if candidates.ndim == 2 else column
     neighbors = jnp.where(mask, neighbors, owners)
-    shifts = jnp.asarray(spec.shifts, dtype=cell.dtype)[which]
-    lattice = jnp.stack([-jnp.round(axis[neighbors] - axis[:, None]) for axis in (fx, fy, fz)], axis=-1) + shifts
-    displacements = structure.positions[neighbors] - structure.positions[:, None] + lattice @ cell
+    table = np.array(spec.shifts)
+    own, shifted = structure.positions, len(table) > 1
+    # per component: arrays of [n, k, 3] are several times slower to make
+    lattice = [-jnp.round(axis[neighbors] - axis[:, None]) for axis in (fx, fy, fz)]
+    if shifted:
+        lattice = [m + jnp.asarray(table[:, b], cell.dtype)[which] for b, m in enumerate(lattice)]
+    d = [own[:, a][neighbors] - own[:, a, None] + sum(m * cell[b, a] for b, m in enumerate(lattice)) for a in range(3)]
     ordered = spec.grid is None and len(spec.shifts) == 1
     needed = jnp.stack([most, total, occupancy]).astype(jnp.int32)
     fits = (most <= spec.capacity) & ((occupancy <= spec.cell_capacity) if spec.grid is not None else True)
-    displacements = jnp.where(mask[..., None], displacements, jnp.array([spec.cutoff, 0.0, 0.0], displacements.dtype))
-    displacements = jnp.where(fits, displacements, jnp.nan)
-    distances = jnp.sqrt(jnp.sum(displacements**2, axis=-1))
+    d = [jnp.where(fits, jnp.where(mask, one, spec.cutoff if a == 0 else 0.0), jnp.nan) for a, one in enumerate(d)]
+    distances = jnp.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2)
+    displacements = jnp.stack(d, axis=-1)
     return Graph(
         neighbors=neighbors,
         displacements=displacements,
@@ -272,13 +281,33 @@ def _cell_list(grid: tuple[int, int, int]):
 
 
 def compact(near: jax.Array, capacity: int):
-    """Columns of the first ``capacity`` true entries per row: a binary search in the running count (gathers only, no serial scatter)."""
-    count = jnp.cumsum(near, axis=1, dtype=jnp.int32)
+    """Columns of the first ``capacity`` true entries per row, without a scatter, which is serial on CPUs.
+
+    Rows are packed into words of 32 bits: a binary search in the running count of the words, then one for the bit inside the word, by arithmetic.
+
+    Returns:
+      (columns [n, capacity], mask [n, capacity], number of true entries [n]).
+    """
+    n, width = near.shape
+    bits = jnp.pad(near, ((0, 0), (0, -width % 32))).reshape(n, -1, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[None, None]
+    words = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
+    counts = jax.lax.population_count(words).astype(jnp.int32)
+    ends = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     wanted = jnp.arange(1, capacity + 1, dtype=jnp.int32)
-    columns = jax.vmap(lambda row: jnp.searchsorted(row, wanted, side="left", method="scan_unrolled"))(count)
-    degree = count[:, -1]
+    found = jax.vmap(lambda row: jnp.searchsorted(row, wanted, side="left", method="scan_unrolled"))(ends)
+    found = jnp.minimum(found, words.shape[1] - 1).astype(jnp.int32)
+    rank = wanted[None, :] - jnp.take_along_axis(ends - counts, found, axis=1)
+    word, place = jnp.take_along_axis(words, found, axis=1), 32 * found
+    for half in (16, 8, 4, 2, 1):
+        low = word & np.uint32(2**half - 1)
+        before = jax.lax.population_count(low).astype(jnp.int32)
+        above = rank > before
+        rank = jnp.where(above, rank - before, rank)
+        word = jnp.where(above, word >> np.uint32(half), low)
+        place = jnp.where(above, place + half, place)
+    degree = ends[:, -1]
     mask = wanted[None, :] <= degree[:, None]
-    return jnp.where(mask, columns, 0).astype(jnp.int32), mask, degree
+    return jnp.where(mask, place, 0), mask, degree
 
 
 def _round_up(value: float, multiple: int) -> int:

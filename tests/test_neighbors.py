@@ -249,3 +249,17 @@ def test_distances_are_differentiable(x64):
         v = jnp.asarray(rng.normal(size=g.shape))
         ends = [total(*(x + sign * h * v if i == which else x for i, x in enumerate((s.positions, s.cell)))) for sign in (1, -1)]
         assert float(jnp.vdot(g, v)) == pytest.approx(float(ends[0] - ends[1]) / (2 * h), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rows, width, share, capacity", [(40, 50, 0.3, 40), (9, 1512, 0.1, 200), (5, 33, 1.0, 33), (6, 31, 0.0, 4), (7, 64, 0.9, 12)]
+)
+def test_compact_finds_the_first_true_columns(rows, width, share, capacity):
+    """Against numpy: widths that fill no word, full and empty rows, and rows with more than fit."""
+    near = np.random.default_rng(0).random((rows, width)) < share
+    columns, mask, degree = (np.asarray(a) for a in jax.jit(nb.compact, static_argnums=1)(jnp.asarray(near), capacity))
+    np.testing.assert_array_equal(degree, near.sum(axis=1))
+    for row in range(rows):
+        expected = np.flatnonzero(near[row])[:capacity]
+        np.testing.assert_array_equal(columns[row][mask[row]], expected)
+        assert mask[row].sum() == len(expected)

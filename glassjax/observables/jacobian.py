@@ -53,11 +53,12 @@ class PairRows:
         empty = self.points * REFINE - 1  # the last node, where every slope is zero
         node = jnp.clip(jnp.round(graph.distances * (REFINE / histogram.STEP)).astype(jnp.int32), 0, empty)
         index = jnp.where(graph.mask, histogram.pair_type(structure, graph) * self.points * REFINE + node, empty)
-        unit = graph.displacements / jnp.maximum(graph.distances, 1e-6)[..., None]
-        block = min(BLOCK, n)
+        inverse = 1.0 / jnp.maximum(graph.distances, 1e-6)
+        unit = jnp.stack([graph.displacements[..., a] * inverse for a in range(3)], axis=1)  # [n, 3, k]: so is the product below fastest
+        block = -(-n // -(-n // BLOCK))  # blocks of equal size
         short = -n % block
         index = jnp.pad(index, ((0, short), (0, 0)), constant_values=empty).reshape(-1, block, k)
-        unit = jnp.pad(unit, ((0, short), (0, 0), (0, 0))).reshape(-1, block, k, 3)
+        unit = jnp.pad(unit, ((0, short), (0, 0), (0, 0))).reshape(-1, block, 3, k)
         distances = jnp.pad(graph.distances, ((0, short), (0, 0))).reshape(-1, block, k)
 
         def part(total, given):
@@ -65,7 +66,7 @@ class PairRows:
             slopes = self.slopes[rows]
             # both directions of a pair are in the slopes, and the pair is met from both ends
             total = total + 0.5 * jnp.einsum("ik,ikm->m", lengths, slopes) if strained else total
-            return total, -jnp.einsum("ikc,ikm->icm", directions, slopes)
+            return total, -jnp.einsum("ick,ikm->icm", directions, slopes)
 
         stretch, blocks = jax.lax.scan(part, jnp.zeros(self.slopes.shape[1], unit.dtype), (index, unit, distances))
         return blocks.reshape(-1, 3, self.slopes.shape[1])[:n], stretch

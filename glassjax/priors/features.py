@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
+
+
+BLOCK = 2048  # edges per block, see `by_blocks`
 
 
 def _sum_rows(values: jax.Array, table: jax.Array) -> jax.Array:
@@ -21,7 +26,12 @@ def _spread(values, index, table):
     return values[index]
 
 
-_spread.defvjp(lambda values, index, table: (values[index], table), lambda table, cotangent: (_sum_rows(cotangent, table), None, None))
+def _spread_backward(residual, cotangent):
+    table, edges = residual
+    return _sum_rows(cotangent.reshape(-1, *cotangent.shape[edges:]), table), None, None
+
+
+_spread.defvjp(lambda values, index, table: (values[index], (table, index.ndim)), _spread_backward)
 
 
 @jax.custom_vjp
@@ -33,12 +43,32 @@ def _collect(values, index, table):
 _collect.defvjp(lambda values, index, table: (_sum_rows(values, table), index), lambda index, cotangent: (cotangent[index], None, None))
 
 
+def in_rows(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """Edge ``values`` [e, ...] as [r, k, ...]: a row per atom where the graph is laid out so (``Graph.to_jraph(rows=True)``), else a row per edge."""
+    if "filled" in graph.nodes:
+        return values.reshape(*graph.nodes["filled"].shape, *values.shape[1:])
+    return values[:, None]
+
+
+def to_rows(values, graph: jraph.GraphsTuple):
+    """Atoms' values (a tree of [n, ...]) for each row of edges."""
+    return values if "filled" in graph.nodes else jax.tree.map(lambda one: one[graph.receivers], values)
+
+
+def to_atoms(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """Sum over the rows [r, ...] of each atom [n, ...]."""
+    return values if "filled" in graph.nodes else jraph.segment_sum(values, graph.receivers, graph.nodes["species"].shape[0])
+
+
 def aggregate(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """Sum edge ``values`` [e, ...] at their receivers -> [n, ...].
 
-    Where the nodes carry ``incoming`` (as `Graph.to_jraph` makes them) this is a gather and a reduction, otherwise `jraph.segment_sum`.
-    Empty slots must hold zeros in the second case; the first skips them.
+    Edges in rows are summed row by row. Where the nodes carry ``incoming`` (as `Graph.to_jraph` makes them) this is a gather and a reduction,
+    otherwise `jraph.segment_sum`. Empty slots must hold zeros in the last case; the others skip them.
     """
+    if "filled" in graph.nodes:
+        filled = graph.nodes["filled"]
+        return jnp.sum(jnp.where(filled.reshape(*filled.shape, *[1] * (values.ndim - 1)), in_rows(values, graph), 0.0), axis=1)
     if "incoming" in graph.nodes:
         return _collect(values, graph.receivers, graph.nodes["incoming"])
     return jraph.segment_sum(values, graph.receivers, graph.nodes["species"].shape[0])
@@ -51,21 +81,46 @@ def receive(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     return values[graph.receivers]
 
 
-def send(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
-    """Node ``values`` [n, ...] at each edge's sender -> [e, ...]."""
+def send(values: jax.Array, senders: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """Node ``values`` [n, ...] at the senders [...] of edges: all of the graph where it carries ``outgoing``, else any."""
     if "outgoing" in graph.nodes:
-        return _spread(values, graph.senders, graph.nodes["outgoing"])
-    return values[graph.senders]
+        return _spread(values, senders, graph.nodes["outgoing"])
+    return values[senders]
+
+
+def leave(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """Sum edge ``values`` [e, ...] at their senders -> [n, ...]; the nodes must carry ``outgoing``."""
+    return _sum_rows(values, graph.nodes["outgoing"])
+
+
+def by_blocks(function, rows, graph: jraph.GraphsTuple):
+    """function(rows) -> [r, ...] over blocks of the rows of a tree of arrays, so that on a CPU what a block makes stays in cache.
+
+    The last block overlaps the one before where the rows are no multiple of it. Graphs for gradients (``outgoing``) and GPUs take all rows at once.
+    """
+    count, slots = jax.tree.leaves(rows)[0].shape[:2]
+    block = max(1, BLOCK // slots)
+    if "outgoing" in graph.nodes or block >= count or jax.default_backend() != "cpu":
+        return function(rows)
+    starts = np.minimum(np.arange(0, count, block), count - block).astype(np.int32)
+    piece = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block), rows)  # noqa: E731
+    like = jax.eval_shape(function, piece(0))
+
+    def step(total, start):
+        return jax.lax.dynamic_update_slice_in_dim(total, function(piece(start)), start, axis=0), None
+
+    return jax.lax.scan(step, jnp.zeros((count, *like.shape[1:]), like.dtype), jnp.asarray(starts))[0]
 
 
 @jax.custom_vjp
-def _matmul(x, w):
-    return x @ w
+def matmul(x, w):
+    """x [..., in] @ w [in, out] for many rows; the gradient of w is summed over blocks of rows: on CPU that avoids a transposed copy of all of them."""
+    return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], -1)
 
 
 def _matmul_backward(residual, cotangent):
     x, w = residual
-    rows = x.shape[0]
+    rows = math.prod(x.shape[:-1])
     parts = next(p for p in (16, 8, 4, 2, 1) if rows % p == 0)
 
     def accumulate(total, pair):
@@ -76,11 +131,11 @@ def _matmul_backward(residual, cotangent):
     return cotangent @ w.T, gradient
 
 
-_matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+matmul.defvjp(lambda x, w: (matmul(x, w), (x, w)), _matmul_backward)
 
 
 class EdgeDense(nn.Module):
-    """A linear layer for many rows [e, in]. Its weight gradient is summed over blocks of rows, which on CPU avoids a transposed copy of all of them.
+    """A linear layer for many rows [e, in], see `matmul`.
 
     Attributes:
       width: output width.
@@ -92,12 +147,14 @@ class EdgeDense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """[e, in] -> [e, width]."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.width), jnp.float32)
-        y = _matmul(x, kernel.astype(x.dtype))
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32).astype(x.dtype)[None]
-        return y
+        """[e, in] -> [e, width]; given the number of inputs instead, (kernel [in, width], bias [width] or None), to be applied elsewhere."""
+        inputs = x if isinstance(x, int) else x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (inputs, self.width), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32) if self.use_bias else None
+        if isinstance(x, int):
+            return kernel, bias
+        y = matmul(x, kernel.astype(x.dtype))
+        return y if bias is None else y + bias.astype(x.dtype)[None]
 
 
 def envelope(distances: jax.Array, cutoff: float) -> jax.Array:

@@ -48,6 +48,6 @@ def denoising_loss(key, network, params, structure: Structure, sigma, spec: Neig
         rotation = random_rotation(rotation_key).astype(noise.dtype)
         graph = replace(graph, displacements=graph.displacements @ rotation)
         noise = noise @ rotation
-    score = network.apply({"params": params}, graph.to_jraph(structure.species, sigma, reverse=True))
+    score = network.apply({"params": params}, graph.to_jraph(structure.species, sigma, reverse=True, rows=network.in_rows))
     error = jnp.where(filled[:, None], sigma * score + noise, 0.0)
     return jnp.sum(error**2) / jnp.sum(filled), graph.needed

@@ -75,6 +75,7 @@ class MeshGraphBody(nn.Module):
     cutoff: float = 5.0
 
     equivariant = False
+    in_rows = False
 
     def _describe(self, graph: jraph.GraphsTuple) -> jax.Array:
         """Features [n, d] of the atoms of a graph with ``globals`` = sigma."""
@@ -87,7 +88,7 @@ class MeshGraphBody(nn.Module):
         # sigma(t) = k t with k = 0.8 A: the network sees t
         h = h + MLP((d, d))(features.gaussian_features(sigma / 0.8, d)[None])
         for _ in range(self.blocks):
-            edge = edge + MLP((d, d, d))((h, lambda y: features.send(y, graph)), (h, lambda y: features.receive(y, graph)), edge)
+            edge = edge + MLP((d, d, d))((h, lambda y: features.send(y, graph.senders, graph)), (h, lambda y: features.receive(y, graph)), edge)
             inbox = features.aggregate(jnp.where(mask, edge, 0.0), graph)
             h = h + MLP((d, d, d))(h, inbox)
         return h

@@ -15,6 +15,7 @@ from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
 from glassjax.structure import Structure
 
 FORMAT = "glassjax-prior-1"
+MARGIN = 3.0  # of the neighbour list, see `neighbor_spec`: atoms that a prior moves stay farther apart than those of a gas
 
 
 @frozen
@@ -42,7 +43,7 @@ class Prior:
           ValueError: an element of the structure is not in the prior.
         """
         require_elements(self, structure.elements)
-        return replace(self, spec=neighbor_spec(structure, self.network.cutoff, **options))
+        return replace(self, spec=neighbor_spec(structure, self.network.cutoff, **dict(margin=MARGIN) | options))
 
     def grown(self, info: dict) -> Prior:
         """The same prior with capacities that suffice for what ``info`` reported."""
@@ -54,7 +55,7 @@ class Prior:
         graph = build(structure, spec)
         order = jnp.array([self.elements.index(e) for e in structure.elements], jnp.int32)
         species = jnp.where(structure.species >= 0, order[structure.species], -1)
-        packed = graph.to_jraph(species, jnp.asarray(sigma, structure.positions.dtype))
+        packed = graph.to_jraph(species, jnp.asarray(sigma, structure.positions.dtype), rows=self.network.in_rows)
         score = self.network.apply({"params": self.params}, packed)
         return jnp.where((structure.species >= 0)[:, None], score, 0.0), {"needed": graph.needed}
 

@@ -85,13 +85,13 @@ class SpectrumObservable(Listed):
         spread = weight[None, None, :, None] * cotangents[:, None, None]
         push = jax.lax.map(lambda one: back(one)[0], jnp.broadcast_to(spread, (len(cotangents), *made.shape)))  # [c, e, 3]
         push = jnp.moveaxis(jnp.where(packed.edges["mask"][None, :, None], push, 0.0), 0, -1)
-        leaving = packed._replace(nodes=packed.nodes | dict(incoming=packed.nodes["outgoing"]))
-        atoms = features.aggregate(push, leaving) - features.aggregate(push, packed)
+        atoms = features.leave(push, packed) - features.aggregate(push, packed)
         lift = directions.T @ self.rows.T  # [c, m]
         return curve, atoms @ lift, jnp.einsum("eac,ea->c", push, displacements) @ lift
 
     def _packed(self, structure: Structure, graph: Graph):
-        return graph.to_jraph(self.surrogate.species_of(structure), self.surrogate.sigma.astype(structure.positions.dtype), reverse=True)
+        surrogate, kind = self.surrogate, structure.positions.dtype
+        return graph.to_jraph(surrogate.species_of(structure), surrogate.sigma.astype(kind), reverse=True, rows=surrogate.network.in_rows)
 
     def _share(self, packed) -> jax.Array:
         """[n] weight of each atom in the average: 1 / N for the absorbers."""

@@ -75,7 +75,7 @@ class Surrogate:
         """
         spec = neighbor_spec(structure, self.cutoff) if spec is None else spec
         species = self.species_of(structure)
-        packed = build(structure, spec).to_jraph(species, self.sigma.astype(structure.positions.dtype))
+        packed = build(structure, spec).to_jraph(species, self.sigma.astype(structure.positions.dtype), rows=self.network.in_rows)
         members = self.decode(self.outputs(packed))
         absorbs = species == self.elements.index(self.absorber)
         return jnp.where(absorbs[:, None], jnp.mean(members, axis=0), 0.0), jnp.where(absorbs, disagreement(members), 0.0)

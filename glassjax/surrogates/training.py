@@ -98,7 +98,7 @@ def spectrum_loss(key, network, params, structure: Structure, labels, sigma, spe
         labels = relabel(noisy)
     if not network.principal:
         graph = replace(graph, displacements=graph.displacements @ random_rotation(rotation_key))
-    out = network.apply({"params": params}, graph.to_jraph(structure.species, sigma, reverse=True))
+    out = network.apply({"params": params}, graph.to_jraph(structure.species, sigma, reverse=True, rows=network.in_rows))
     error = jnp.where(chosen[:, None], decode(network, mean, basis, out) - labels, 0.0)
     return jnp.sum(error**2) / (jnp.sum(chosen) * jnp.sum(basis**2)), graph.needed
 
