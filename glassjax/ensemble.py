@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-import warnings
 from collections.abc import Sequence
 
 import jax
@@ -19,8 +18,6 @@ from glassjax.replica import Ensemble, Stage, start
 from glassjax.structure import Structure, stack, unstack
 
 WAIT = 0.5  # s, between looks at what other processes finished
-
-CHUNK = 4  # replicas at a time on CPUs
 
 # what scores and samplers report at every step and the ensemble keeps, beside the capacities that were needed
 TRACES = ("r_factor", "chi_squared", "share", "nuisance", "nuisance_deviation", "number_density", "density_deviation")
@@ -41,11 +38,13 @@ def sample(
     devices: Sequence | None = None,
     place: tuple[int, int] = (0, 1),
 ) -> Ensemble:
-    """Sample an ensemble: replicas in chunks of equal shape (the last is padded), one chunk per device at a time, in segments of the ladders.
+    """Sample an ensemble: replicas in chunks, one chunk per device at a time, in segments of the ladders.
 
+    On a GPU a chunk is one compiled program (the last is padded); on a CPU its replicas run side by side on the cores, each a program of its own.
     Between segments the host checks capacities (a neighbour list that overflowed is grown and the segment repeated with the same random numbers),
-    writes the checkpoint and reports. Replica i is the same structure alone or among others, to the last bit for equal chunk shapes and capacities,
-    whatever the number of processes; another number of devices changes the rounding.
+    writes the checkpoint and reports. Replica i is the same structure alone or among others, whatever the number of processes: on one CPU device to
+    the last bit unless a neighbour list overflowed, elsewhere to the last bit for equal chunk shapes; other chunks and numbers of devices change the
+    rounding there.
 
     With several processes, every one calls this with the same arguments but ``place``, and one ``checkpoint`` folder that all see: each samples its
     share of the chunks, waits for the others, and returns the whole ensemble.
@@ -55,9 +54,9 @@ def sample(
       stages: what to run, in order; scores and samplers are fitted to the structures here.
       structures: a start per replica, or one for all.
       replicas: how many, or their numbers.
-      chunk: replicas per device and compiled call; by default 4 on CPUs (or what gives every device some), and on GPUs as many as the memory holds.
-        Where the compiled program says that they need more than there is, or an allocation fails, fewer are taken (with a warning), and what is
-        finished is kept.
+      chunk: replicas per device and checkpoint; by default as many as there are cores, and at least 4, on CPUs (or what gives every device some),
+        and on GPUs as many as the memory holds. Where the compiled program says that they need more than there is, or an allocation fails, fewer are
+        taken at a time (with a warning), and what is finished is kept.
       segment: steps per compiled call.
       checkpoint: folder for the state; None to keep none.
       resume: continue from the checkpoint if it is there.
@@ -110,19 +109,17 @@ class _Job:
             densest = s.sampler.densest(densest)
         self.fitted = [replace(s, score=s.score.fit(densest), sampler=s.sampler.fit(densest)) for s in stages]
         self.steps_per_group = sum(len(s.ladder) for s in stages)
-        first = min(CHUNK if chunk is None else chunk, len(numbers))
-        if chunk is None:  # few replicas: some for every device
-            first = min(first, math.ceil(len(numbers) / (len(devices) * place[1])))
+        first = min(chunk, len(numbers)) if chunk else segments.default_chunk(len(numbers), len(devices), place[1])
         chunks = [list(range(i, min(i + first, len(numbers)))) for i in range(0, len(numbers), first)]
         self.share = chunks[place[0] :: place[1]]
         self.devices = devices[: max(1, min(len(devices), len(self.share)))]
-        self.parts, self.whole = segments.shardings(self.devices)
+        _, self.whole = segments.shardings(self.devices)
         self.fitted = jax.device_put(self.fitted, self.whole)  # once: the network's parameters need not travel with every segment
         self.finished: dict[int, dict] = {}
         self._share_out(first)
         # on a GPU the first program tells how many more fit
-        self.growing = chunk is None and memory.separate(self.devices)
-        self.first_calls, self.started, self.timed = [], time.monotonic(), []
+        self.runner = segments.Runner(self.devices, math.ceil(sum(map(len, self.share)) / len(self.devices)), chunk is None)
+        self.first_calls, self.started, self.timed, self.each = [], time.monotonic(), [], []
         self.seen: set = set()
         self._fresh()
         self.checkpoint = Checkpoint(folder, self.fingerprint(), place)
@@ -159,7 +156,7 @@ class _Job:
             self.finished = self.checkpoint.load_finished()
             position = self._position()
             self._share_out(len(position["positions"]) // len(self.devices) if position else self.chunk)
-            self.growing &= position is None
+            self.runner.growing &= position is None
         while self.groups:
             try:
                 self._sample_groups(position, throw)
@@ -176,7 +173,11 @@ class _Job:
 
     def _fits(self, position, members) -> bool:
         """Whether a position is that of a group of these members, in a batch of this size."""
-        return position is not None and position["members"] == members and len(position["positions"]) == self.batch
+        return position is not None and position["members"] == members and len(position["positions"]) == len(self._padded(members))
+
+    def _padded(self, members):
+        """The members of a batch that a compiled program of one shape takes."""
+        return members if self.runner.lanes else members + [members[-1]] * (self.batch - len(members))
 
     def _wait(self):
         """Read what the other processes finished, until nothing is missing. With `distributed.initialise` this process ends when another dies."""
@@ -186,7 +187,7 @@ class _Job:
                 time.sleep(WAIT)
 
     def _group(self, index, members, position, throw):
-        padded = members + [members[-1]] * (self.batch - len(members))
+        padded = self._padded(members)
         batch = stack([self.starts[m] for m in padded])
         numbers = jnp.array([self.numbers[m] for m in padded], jnp.int32)
         state = jax.vmap(start, in_axes=(None, 0, 0))(self.key, numbers, batch)
@@ -224,10 +225,12 @@ class _Job:
             stage = self.stages[stage_index]
             begun = time.monotonic()
             signature = (jax.tree.structure(stage), len(ladder), self.chunk)
-            new, info = self._call(state, replace(stage, ladder=jax.device_put(ladder, self.whole)), check=signature not in self.seen)
+            placed = replace(stage, ladder=jax.device_put(ladder, self.whole))
+            new, info = self.runner(state, placed, chunk=self.chunk, check=signature not in self.seen)
             seconds = time.monotonic() - begun
             if signature in self.seen:
                 self.timed.append(seconds / len(ladder))
+                self.each.append(seconds / len(ladder) / len(state.step))
             else:
                 self.first_calls.append((seconds, len(ladder)))
             self.seen.add(signature)
@@ -237,40 +240,6 @@ class _Job:
                 return new, info
             self.stages[stage_index] = grown
             self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
-
-    def _call(self, state, stage, *, check: bool):
-        """One compiled call, if it fits; `memory.Rechunk` with another chunk if not, or if more would. Memory is asked for at ``check`` only."""
-        need = 0
-        try:
-            state = jax.device_put(state, self.parts)
-            program = segments.compiled(self.devices, state, stage)
-            need = memory.needed(program)
-            if check:
-                self._rechunk(need)
-            return jax.block_until_ready(program(state, stage))
-        except (jax.errors.JaxRuntimeError, MemoryError) as error:
-            if not memory.exhausted(error):
-                raise
-            if self.chunk == 1:
-                raise RuntimeError(f"memory ran out at {need / 2**30:.2f} GiB per replica; needs fewer atoms or a shorter rmax") from error
-            self._fewer(self.chunk // 2, need)
-
-    def _rechunk(self, need):
-        """Raise `memory.Rechunk` where ``need`` (bytes of a call) is more than there is, or leaves room for more."""
-        free = memory.free(self.devices)
-        fits = max(1, int(min(self.chunk * free / max(need, 1), len(self.numbers))))
-        if self.growing:
-            self.growing, most = False, math.ceil(sum(map(len, self.share)) / len(self.devices))
-            if min(fits, most) > self.chunk:
-                raise memory.Rechunk(min(fits, most))
-        if fits < self.chunk:
-            self._fewer(fits, need)
-
-    def _fewer(self, chunk, need):
-        free = memory.free(self.devices) / 2**30
-        why = f"{self.chunk} replicas at a time need {need / 2**30:.2f} GiB per device and {free:.2f} are free; taking {chunk}"
-        warnings.warn(why, stacklevel=2)
-        raise memory.Rechunk(chunk)
 
     def _progress(self, chunk, traces):
         if not self.report:
@@ -315,7 +284,7 @@ class _Job:
         pace = float(np.median(self.timed)) if self.timed else float("nan")
         compiling = sum(max(0.0, s - pace * n) for s, n in self.first_calls) if self.timed else None
         timing = dict(
-            total=seconds, compilation=compiling, per_step_per_replica=pace / self.batch if self.timed else None, steps=self.steps_per_group
+            total=seconds, compilation=compiling, per_step_per_replica=float(np.median(self.each)) if self.each else None, steps=self.steps_per_group
         )
         return Ensemble(
             structures=structures,

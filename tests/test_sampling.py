@@ -10,7 +10,7 @@ from ase.neighborlist import neighbor_list
 from tiny import random_parameters
 
 import glassjax.guidance as guidance
-from glassjax import noise
+from glassjax import noise, segments
 from glassjax import samplers as sm
 from glassjax import structure as st
 from glassjax._pytree import frozen, static
@@ -503,10 +503,11 @@ def test_replicas_differ_and_are_reproducible(four):
 
 
 def test_replica_alone_is_replica_among_others(four):
-    """Bit for bit with equal chunk shapes, whatever the company."""
+    """Bit for bit on a CPU, whatever the company and the chunks."""
     s, ensemble = four
     x = positions(ensemble)
-    np.testing.assert_array_equal(positions(sample(jax.random.key(7), stages(s), s, replicas=[3, 1], chunk=2, segment=3)), x[[3, 1]])
+    for replicas, chunk in (([3, 1], 2), ([2], 1), ([0, 3, 1], 3)):
+        np.testing.assert_array_equal(positions(sample(jax.random.key(7), stages(s), s, replicas=replicas, chunk=chunk, segment=3)), x[replicas])
 
 
 def test_other_shapes_give_the_same_structures_but_for_rounding(x64, monkeypatch):
@@ -572,19 +573,31 @@ def test_a_full_disk_is_reported_and_nothing_is_lost(four, tmp_path, monkeypatch
     np.testing.assert_array_equal(positions(kept), positions(ensemble))
 
 
-@pytest.mark.parametrize("how", ["predicted", "allocation fails"])
-def test_memory_that_is_short_takes_fewer_replicas(how, four, tmp_path, monkeypatch):
-    """Two of four chunks' worth: the same structures but for rounding, and what was finished is not made again."""
-    from glassjax import ensemble as module
+@pytest.fixture
+def together(monkeypatch):
+    """Batches as one program, as on a GPU."""
+    monkeypatch.setattr(segments, "in_lanes", lambda devices: False)
 
-    s, ensemble = four
-    compiled, need, sizes = module.segments.compiled, [], []
+
+def test_one_program_for_a_batch_or_one_for_each(x64, monkeypatch):
+    """The same structures but for rounding; the last of the batches is padded. In 64 bits, because rounding grows."""
+    s = mixture()
+    each = sample(jax.random.key(7), cheap(s), s, replicas=3, chunk=2, segment=3)
+    monkeypatch.setattr(segments, "in_lanes", lambda devices: False)
+    batches = sample(jax.random.key(7), cheap(s), s, replicas=3, chunk=2, segment=3)
+    np.testing.assert_allclose(positions(batches), positions(each), atol=1e-5)
+
+
+def short_of_memory(monkeypatch, how, fails_from):
+    """Let memory suffice for two replicas and a half, or programs of ``fails_from`` replicas fail; returns the sizes of programs."""
+    compiled, needed, sizes = segments.compiled, segments.memory.needed, []
 
     def watched(devices, state, stage):
-        program, count = compiled(devices, state, stage), len(state.step)
-        need.append(module.memory.needed(program) / count)
+        program, count = compiled(devices, state, stage), state.step.size
         sizes.append(count)
-        if how == "predicted" or count < 4:
+        if how == "predicted":
+            monkeypatch.setattr(segments.memory, "free", lambda devices: 2.5 * needed(program) / count)
+        if how == "predicted" or count < fails_from:
             return program
 
         def fails(*_):
@@ -593,9 +606,16 @@ def test_memory_that_is_short_takes_fewer_replicas(how, four, tmp_path, monkeypa
         fails.memory_analysis = program.memory_analysis
         return fails
 
-    monkeypatch.setattr(module.segments, "compiled", watched)
-    if how == "predicted":
-        monkeypatch.setattr(module.memory, "free", lambda devices: 2.5 * need[-1])
+    monkeypatch.setattr(segments, "compiled", watched)
+    return sizes
+
+
+@pytest.mark.parametrize("how", ["predicted", "allocation fails"])
+def test_memory_that_is_short_takes_fewer_replicas(how, four, tmp_path, together, monkeypatch):
+    """Half of the replicas at a time: the structures that two at a time give, and what was finished is not made again."""
+    s = four[0]
+    ensemble = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=2, segment=3)
+    sizes = short_of_memory(monkeypatch, how, fails_from=4)
     with pytest.warns(UserWarning, match="4 replicas at a time need .* GiB .*; taking 2$"):
         found = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3, checkpoint=tmp_path / "c")
     assert sizes[0] == 4 and set(sizes[1:]) == {2} and found.status == ["ok"] * 4
@@ -604,18 +624,31 @@ def test_memory_that_is_short_takes_fewer_replicas(how, four, tmp_path, monkeypa
     np.testing.assert_array_equal(positions(again), positions(found))
 
 
-def test_devices_with_memory_of_their_own_take_what_fits(four, monkeypatch):
-    from glassjax import ensemble as module
-
+def test_memory_that_is_short_takes_fewer_lanes(four, monkeypatch):
+    """On a CPU fewer replicas run side by side and the structures are the same to the last bit; no room for one is an error that says its need."""
     s, ensemble = four
-    monkeypatch.setattr(module, "CHUNK", 1)
-    monkeypatch.setattr(module.memory, "separate", lambda devices: True)
+    monkeypatch.setattr(segments, "cores", lambda: 4)
+    with monkeypatch.context() as context:
+        short_of_memory(context, "predicted", fails_from=1)
+        with pytest.warns(UserWarning, match="4 replicas at a time need .* GiB .*; taking 2$"):
+            found = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3)
+    np.testing.assert_array_equal(positions(found), positions(ensemble))
+    short_of_memory(monkeypatch, "allocation fails", fails_from=1)
+    with pytest.warns(UserWarning, match="taking [12]$"), pytest.raises(RuntimeError, match="memory ran out at .* GiB per replica"):
+        sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3)
+
+
+def test_devices_with_memory_of_their_own_take_what_fits(four, together, monkeypatch):
+    s = four[0]
+    ensemble = sample(jax.random.key(7), stages(s), s, replicas=4, chunk=4, segment=3)
+    monkeypatch.setattr(segments, "default_chunk", lambda *_: 1)
+    monkeypatch.setattr(segments.memory, "separate", lambda devices: True)
     seen = []
     found = sample(jax.random.key(7), stages(s), s, replicas=4, segment=3, report=lambda progress: seen.append(progress["chunks"]))
     assert set(seen) == {1}  # all four at a time, after one program for one
     np.testing.assert_allclose(positions(found), positions(ensemble), atol=1e-4)
     with monkeypatch.context() as tight:
-        tight.setattr(module.memory, "free", lambda devices: 0.0)
+        tight.setattr(segments.memory, "free", lambda devices: 0.0)
         assert sample(jax.random.key(7), stages(s), s, replicas=2, segment=3).status == ["ok", "ok"]
 
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-
 BLOCK = 2048  # edges per block, see `by_blocks`
 
 
@@ -114,7 +113,7 @@ def by_blocks(function, rows, graph: jraph.GraphsTuple):
 
 @jax.custom_vjp
 def matmul(x, w):
-    """x [..., in] @ w [in, out] for many rows; the gradient of w is summed over blocks of rows: on CPU that avoids a transposed copy of all of them."""
+    """x [..., in] @ w [in, out] for many rows; the gradient of w is summed over blocks of rows, which on CPU avoids a transposed copy."""
     return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], -1)
 
 
