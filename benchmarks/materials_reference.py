@@ -10,7 +10,8 @@ for two conditions of silica), 1 fs steps, constant volume, and the frame 4 ps l
     zr-ni-al          500 atoms in the 25 distinct ratios of whole numbers from 1 to 3, counts rounded; Zhou-Johnson-Wadley
 
 The paper names 25 Zr-Ni-Al ratios; its list was not to be had. Ratios of 1, 2 and 3 are 25 (27 less 2:2:2 and 3:3:3) and hold the equiatomic one,
-on which its prior was trained, so they are used here. Its potential was not to be had either (see ``glassjax.zhou``).
+on which its prior was trained, so they are used here. Its potential was not to be had either: the one used instead gives Zr-Ni-Al too few Al-Ni
+and Al-Zr neighbours (see ``glassjax.zhou`` and the part ``check``).
 
 The metals' densities are those of the glass at 300 K and zero pressure in the same potential: the volume per atom v = sum_ab x_a x_b V_ab was
 fitted to one constant-pressure melt-quench of 250 atoms per composition (all 7 of Cu-Zr, to 0.21 % rms; the 10 of Zr-Ni-Al that span the

@@ -70,8 +70,9 @@ def published(rate: float = 100.0) -> Protocol:
 def find_potential(elements: tuple[str, ...]) -> tuple[str, str, str]:
     """Pair style, file name and citation of the potential that describes ``elements``; raises ``ValueError`` where there is none.
 
-    Files of ``POTENTIALS`` come with LAMMPS. Any other mixture of the metals in ``glassjax.zhou.ELEMENTS`` is described by the set of Zhou, Johnson
-    and Wadley, whose file is written when it is needed: plausible for mixtures such as Zr-Ni-Al, for which no fitted potential is to be had.
+    Files of ``POTENTIALS`` come with LAMMPS. Any other mixture of the metals in ``glassjax.zhou.ELEMENTS``, such as Zr-Ni-Al, for which no fitted
+    potential is to be had, gets the set of Zhou, Johnson and Wadley, whose file is written when it is needed: good for the pure metals, a stand-in
+    for their mixtures (see ``glassjax.zhou``).
     """
     for known, style, name, source in POTENTIALS:
         if set(elements) == set(known):

