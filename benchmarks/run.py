@@ -1,8 +1,11 @@
-"""Speed, memory and quality of the parts: `python benchmarks/run.py [--rows PATTERN ...]`, `python benchmarks/run.py compare OLD.json [NEW.json]`.
+"""Speed, memory and quality: `python benchmarks/run.py [--rows PATTERN ...]`, `python benchmarks/run.py compare OLD.json [NEW.json]`.
 
 It measures the glassjax that Python finds: install it (`pip install -e ".[test]"`), or set PYTHONPATH to the repository's root. Every row runs in a
 process of its own, so that its peak memory is its own. Compilation is timed apart from running. Where a peer is named, the same quantity is computed
 by it in the same process and `ratio` is peer time / our time; `quality` says how good the result is.
+
+Rows of parts stand below; those of whole steps, trainings and inversions, ours and PyTorch's, are made by grid.py (`--rows 'guided/*/8x216/*'`;
+`--list` names all). Every row is written as soon as it is there, beside the rows that the file holds already.
 """
 
 from __future__ import annotations
@@ -18,9 +21,25 @@ import sys
 import time
 from pathlib import Path
 
+import grid
+
 HERE = Path(__file__).parent
 DENSITY = 0.0499  # atoms per A^3, crystalline silicon
-COLUMNS = ("row", "compile_s", "run_s", "peer_s", "ratio", "memory_mib", "quality", "quality_of")
+COLUMNS = ("row", "compile_s", "run_s", "peer_s", "ratio", "memory_mib", "gflop_per_s", "share_of_matmul_rate", "quality", "quality_of")
+DEFAULT = (
+    "pair_histogram*",
+    "score_*",
+    "training/*/8x216/glassjax",
+    "training/*/1x216/torch-near",
+    "unguided/*/1x216/*",
+    "guided/*/1x216/*",
+    "guided/*/8x216/*",
+    "guided/*/1x1000/glassjax",
+    "guided/*/1x5000/glassjax",
+    "guided/equivariant/1x17576/glassjax",
+    "inversion/equivariant/8x216/glassjax",
+    "ensemble/equivariant/64x216/glassjax",
+)
 
 
 def timed(function, *arguments, seconds: float = 1.0):
@@ -135,48 +154,15 @@ def row_score(arguments, atoms: int) -> dict:
     return dict(compile_s=compile_s, run_s=run_s, quality=ratio, quality_of=f"error after / before, {remark}")
 
 
-def row_guided(arguments, atoms: int, function: str, chunk: int = 4, steps: int = 8) -> dict:
-    """One guided denoising step per replica (reverse SDE and veto), in the scan that `sample` compiles, over one chunk.
-
-    The default protocol's Langevin corrections are left out: each costs one more guided score, about as much as such a step.
-    """
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from glassjax._pytree import replace
-    from glassjax.noise import geometric
-    from glassjax.observables import pair_distribution, structure_factor
-    from glassjax.protocols import protocol, stages
-    from glassjax.replica import advance, start
-    from glassjax.structure import stack
-    from glassjax.targets import target
-
-    _, cell = silicon(atoms)
-    prior, remark = prior_for(arguments.prior)
-    x = radii() if function == "g" else np.linspace(0.6, 20.0, 200)
-    observable = pair_distribution(x, ["Si"]) if function == "g" else structure_factor(x, ["Si"])
-    goal = target(x, np.asarray(observable.fit(cell)(cell)), ["Si"], function=function, number_density=DENSITY)
-    last = stages(prior, [goal], elements=("Si",), protocol=protocol(corrections=0))[-1]
-    ladder = jnp.asarray(geometric(steps, sigma_max=0.3, sigma_min=0.05))
-    stage = replace(last, score=last.score.fit(cell), sampler=last.sampler.fit(cell), ladder=ladder)
-    states = jax.vmap(start, in_axes=(None, 0, 0))(jax.random.key(0), jnp.arange(chunk), stack([cell] * chunk))
-    (_, info), compile_s, run_s = timed(lambda s, g: jax.vmap(advance, in_axes=(0, None))(s, g), states, stage, seconds=4.0)
-    quality = dict(quality=float(np.nanmean(np.asarray(info["r_factor"])[:, -1])), quality_of=f"R-factor at the end, {remark}")
-    return dict(compile_s=compile_s, run_s=run_s / steps / chunk, chunk=chunk, note="per step per replica") | quality
-
-
 ROWS = {
     f"{name}_{atoms}": (function, (atoms, *more))
     for name, function, more in (
         ("pair_histogram", row_histogram, (False,)),
         ("pair_histogram_gradient", row_histogram, (True,)),
         ("score", row_score, ()),
-        ("guided_step_g", row_guided, ("g",)),
-        ("guided_step_S", row_guided, ("S",)),
     )
     for atoms in (216, 1000)
-}
+} | {name: (grid.measure, arguments) for name, arguments in grid.names().items()}
 
 
 def run_one(arguments) -> None:
@@ -196,7 +182,10 @@ def run_one(arguments) -> None:
 
 def run_apart(name: str, arguments) -> dict:
     """One row in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--one", name, "--prior", arguments.prior]
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
+    for option in ("prior", "meshgraphnet", "seconds", "steps", "singles", "torch_steps"):
+        if getattr(arguments, option) is not None:
+            command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("ROW ")]
     if done.returncode or not lines:
@@ -212,30 +201,39 @@ def show(value) -> str:
 def line(row: dict) -> str:
     """A row of the table."""
     if "error" in row:
-        return f"{row['row']:30s} failed: {row['error']}"
+        return f"{row['row']:42s} failed: {row['error']}"
     cells = [show(row.get(c)) for c in COLUMNS[1:-1]]
-    return f"{row['row']:30s} " + " ".join(f"{c:>10s}" for c in cells) + f"  {row.get('quality_of', '')}"
+    return f"{row['row']:42s} " + " ".join(f"{c:>10s}" for c in cells) + f"  {row.get('quality_of', '')}"
 
 
 def compare(old: Path, new: Path) -> None:
     """Print new / old for time, compilation and memory of the rows that both files hold."""
     before, after = ({r["row"]: r for r in json.loads(p.read_text())["rows"]} for p in (old, new))
-    print(f"{'new / old':30s} " + " ".join(f"{c:>10s}" for c in ("run_s", "compile_s", "memory_mib", "quality")))
+    print(f"{'new / old':42s} " + " ".join(f"{c:>10s}" for c in ("run_s", "compile_s", "memory_mib", "quality")))
     for name in (n for n in after if n in before):
         pairs = [(after[name].get(c), before[name].get(c)) for c in ("run_s", "compile_s", "memory_mib", "quality")]
-        print(f"{name:30s} " + " ".join(f"{a / b:10.2f}" if a is not None and b else f"{'':10s}" for a, b in pairs))
+        print(f"{name:42s} " + " ".join(f"{a / b:10.2f}" if a is not None and b else f"{'':10s}" for a, b in pairs))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="*", help="nothing to run, or: compare OLD.json [NEW.json]")
-    parser.add_argument("--rows", nargs="+", default=["*"], metavar="PATTERN", help=f"shell patterns of {', '.join(ROWS)}")
+    parser.add_argument("--rows", nargs="+", default=DEFAULT, metavar="PATTERN", help=f"shell patterns, see --list (default {' '.join(DEFAULT)})")
+    parser.add_argument("--list", action="store_true", help="name all rows and stop")
     parser.add_argument("--prior", default="silicon", help="shipped name or file (default silicon)")
+    parser.add_argument("--meshgraphnet", metavar="FILE", help="prior with a MeshGraphNet (default: the published size, untrained)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="to repeat a step for, the median counts (default 3)")
+    parser.add_argument("--steps", type=int, help="of the ladder of an inversion (default: the protocol's)")
+    parser.add_argument("--singles", type=int, default=16, help="single replicas that an ensemble is compared with (default 16)")
+    parser.add_argument("--torch-steps", type=int, default=512, help="of each of the two stages of PyTorch's inversion (default 512)")
     parser.add_argument("--host", default=platform.node() or "host", help="name of the result file")
     parser.add_argument("--out", type=Path, help="result file (default benchmarks/results/<host>.json)")
     parser.add_argument("--one", choices=ROWS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     out = arguments.out or HERE / "results" / f"{arguments.host}.json"
+    if arguments.list:
+        print("\n".join(ROWS))
+        return 0
     if arguments.one:
         run_one(arguments)
         return 0
@@ -246,17 +244,26 @@ def main() -> int:
         return 0
     names = [n for n in ROWS if any(fnmatch.fnmatch(n, p) for p in arguments.rows)]
     if not names:
-        parser.error(f"no row matches {' '.join(arguments.rows)}; there are {', '.join(ROWS)}")
-    print(f"{'row':30s} " + " ".join(f"{c:>10s}" for c in COLUMNS[1:-1]))
-    rows = []
-    for name in names:
-        rows.append(run_apart(name, arguments))
-        print(line(rows[-1]), flush=True)
+        parser.error(f"no row matches {' '.join(arguments.rows)}; --list names all {len(ROWS)}")
+    print(f"{'row':42s} " + " ".join(f"{c:>10s}" for c in COLUMNS[1:-1]))
     out.parent.mkdir(parents=True, exist_ok=True)
-    record = dict(host=arguments.host, processor=platform.processor() or platform.machine(), cores=os.cpu_count(), python=platform.python_version())
-    out.write_text(json.dumps(record | dict(rows=rows), indent=1) + "\n")
+    record = dict(host=arguments.host, processor=processor(), cores=os.cpu_count(), python=platform.python_version())
+    rows, made = {row["row"]: row for row in json.loads(out.read_text())["rows"]} if out.exists() else {}, []
+    for name in names:
+        made.append(run_apart(name, arguments))
+        print(line(made[-1]), flush=True)
+        rows[name] = made[-1]
+        out.write_text(json.dumps(record | dict(rows=list(rows.values())), indent=1) + "\n")
     print(f"wrote {out}")
-    return 1 if any("error" in r for r in rows) else 0
+    return 1 if any("error" in r for r in made) else 0
+
+
+def processor() -> str:
+    """Model of the processor."""
+    try:
+        return next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

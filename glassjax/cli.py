@@ -67,6 +67,7 @@ def _compilation_cache() -> None:
         return
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(base) / "glassjax" / processor())
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

@@ -180,3 +180,35 @@ def test_terminated_as_by_a_queue(tmp_path):
     _, text = one.communicate(timeout=60)
     assert one.returncode == 130, text
     assert "--resume" in text and position.exists()
+
+
+def wait_for_writes(process, folder, count: int) -> None:
+    """Return after ``count`` changes of the files in a folder, or at the end of the process."""
+    seen, changes = {}, 0
+    while changes < count and process.poll() is None:
+        now = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.npz")} if folder.exists() else {}
+        changes, seen = changes + (now != seen), now
+        time.sleep(0.002)
+
+
+def test_killed_and_resumed_again_and_again(tmp_path):
+    """kill -9 after the first, second, ... writes of the checkpoint, in the first replicas and in later ones: the bytes of an uninterrupted run."""
+    prior = write_prior(tmp_path / "prior.npz")
+    words = ["-m", "glassjax", "generate", "--composition", "Si", "--atoms", str(ATOMS), "--density", str(DENSITY), "--prior", str(prior)]
+    words += ["--replicas", "4", "--chunk", "2", "--steps", "120", "--minimum-distance", "1.5", "--out"]
+    alone = python(*words, str(tmp_path / "alone"))
+    text, kills, resume = alone.communicate(), 0, []
+    assert alone.returncode == 0, text
+    for writes in (1, 2, 3, 1):
+        command = [sys.executable, *words, str(tmp_path / "out"), *resume]
+        one = subprocess.Popen(command, cwd=HERE.parent, env=os.environ | dict(JAX_PLATFORMS="cpu"), stdout=subprocess.DEVNULL)
+        wait_for_writes(one, tmp_path / "out" / "checkpoint", writes + bool(resume))
+        kills += one.poll() is None
+        one.kill()
+        one.wait(timeout=60)
+        resume = ["--resume"]
+    last = python(*words, str(tmp_path / "out"), *resume)
+    text = last.communicate()
+    assert last.returncode == 0, text
+    assert kills >= 2
+    assert (tmp_path / "out" / "ensemble.extxyz").read_bytes() == (tmp_path / "alone" / "ensemble.extxyz").read_bytes()

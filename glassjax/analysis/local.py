@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 
 from glassjax.neighbors import Graph, build, grow, neighbor_spec
@@ -12,11 +13,14 @@ from glassjax.structure import Structure, pair_matrix, volume
 BOND_SCALE = 1.285  # bond cutoff over the sum of covalent radii: 2.85 A for Si-Si, the minimum after the first peak
 
 
+_build = jax.jit(build, static_argnums=1)  # op by op it takes a second
+
+
 def host_graph(structure: Structure, reach: float) -> Graph:
     """The neighbour graph out to ``reach`` (A), with capacities grown until everything fits."""
     spec = neighbor_spec(structure, reach)
     while True:
-        graph = build(structure, spec)
+        graph = _build(structure, spec)
         larger = grow(spec, graph.needed)
         if larger.capacity == spec.capacity and larger.cell_capacity == spec.cell_capacity:
             return graph
