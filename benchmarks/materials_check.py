@@ -22,11 +22,13 @@ BONDS = {
     "zr-ni-al": {("Zr", "Zr"): 4.3, ("Zr", "Ni"): 3.7, ("Zr", "Al"): 4.0, ("Ni", "Ni"): 3.4, ("Ni", "Al"): 3.5, ("Al", "Al"): 3.8},
 }
 KNOWN = {
-    "silicon": "a-Si, 2.28 g/cm3 (Laaziri 1999): 3.88 neighbours. Tersoff quenched fast has too many five-fold atoms, the more the denser.",
-    "carbon": "a-C, GAP cells below. Tersoff is known to make too little sp3 at high density.",
-    "silica": "glass: Si-O 1.61 A, Si 4.0, O 2.0, O-Si-O 109.4, Si-O-Si 142-151 degrees (neutron and X-ray). Cells of others below: 3000 atoms.",
-    "cu-zr": "Mendelev 2007; a negative Warren-Cowley number means that unlike neighbours are preferred.",
-    "zr-ni-al": "mixing enthalpies Zr-Ni -49, Zr-Al -44, Ni-Al -22 kJ/mol (Miedema) ask for negative Warren-Cowley numbers of unlike pairs.",
+    "silicon": "a-Si, 2.28 g/cm3 (Laaziri 1999): 3.88 neighbours. At 3.5 g/cm3 Tersoff makes a dense phase of nine neighbours that can order.",
+    "carbon": "cells of the GAP below (sp3 = 4-fold). Tersoff is known to make too little sp3 at high density.",
+    "silica": "glass: Si-O 1.61 A, O-Si-O 109.4, Si-O-Si 142-151 degrees, hardly a defect. Below: cells of others in another potential, 3000 atoms, zero\n"
+    "pressure. Munetoh's melt at 5000 K has 55 to 60 % SiO4, at 2.20 g/cm3 as at zero pressure, and fast cooling freezes most of the defects in.",
+    "cu-zr": "a negative Warren-Cowley number (WC) means that unlike neighbours are preferred, as the negative heat of mixing asks.",
+    "zr-ni-al": "mixing enthalpies Zr-Ni -49, Zr-Al -44, Ni-Al -22 kJ/mol (Miedema) ask for negative WC of all unlike pairs; Zhou's alloy rule gives\n"
+    "it to Zr-Ni only, so aluminium sits too much among itself.",
 }
 
 
