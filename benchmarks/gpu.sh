@@ -1,7 +1,8 @@
 #!/bin/bash
-# One unattended call on a CUDA machine: train the silicon prior, then the benchmarks and the acceptance table. Results go to $OUT.
+# Unattended on a CUDA machine: train the silicon prior, then the benchmarks and the acceptance table, each part in under 10 minutes. Results: $OUT.
 #
-#   MINUTES=20 OUT=results bash benchmarks/gpu.sh            # from the repository's root
+#   OUT=results bash benchmarks/gpu.sh                        # from the repository's root: all parts
+#   STAGES=run OUT=results bash benchmarks/gpu.sh             # one part
 #
 # Settings (environment):
 #   OUT       folder for results (required)
@@ -11,8 +12,8 @@
 #   TARGETS   cells for the acceptance table, FILE or FILE@frame, space separated (default: frames 0 and 1 of benchmarks/data/silicon_targets.extxyz.gz)
 #   NETWORK   JSON of EquivariantNetwork's options, e.g. '{"channels": 96, "blocks": 4}'
 #   TRAINING  JSON of TrainingOptions, e.g. '{"batch": 16, "learning_rate": 0.002}'
-#   STAGES    of "train run silicon" (default all)
-#   RUN_OPTIONS, SILICON_OPTIONS   more options of run.py and silicon.py, e.g. --smoke
+#   STAGES    of "train run ensembles large peers silicon" (default all)
+#   RUN_OPTIONS, SILICON_OPTIONS   more options of run.py and silicon.py, e.g. --seconds 0.5, --smoke
 #
 # The machine's python3 brings jax, flax, optax, numpy, scipy and matplotlib. What it lacks travels as wheels in .whl/ (never committed):
 #   pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl jraph jax-md ase
@@ -20,7 +21,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:?needs OUT, a folder for the results}"
-python=${PYTHON:-python3} cells=${CELLS:-benchmarks/data/silicon_cells.extxyz.gz} stages=${STAGES:-train run silicon}
+python=${PYTHON:-python3} cells=${CELLS:-benchmarks/data/silicon_cells.extxyz.gz} stages=${STAGES:-train run ensembles large peers silicon}
 export PYTHONUNBUFFERED=1 MPLBACKEND=Agg MINUTES=${MINUTES:-5} NETWORK=${NETWORK:-'{}'} TRAINING=${TRAINING:-'{"batch": 16}'} RESUME=${RESUME:-}
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 mkdir -p "$OUT"
@@ -64,10 +65,21 @@ PYTHON
 fi
 
 [ -f "$prior" ] || prior=silicon # the shipped one
-if [[ " $stages " == *" run "* ]]; then
+
+# rows of run.py as one part; what does not fit or lacks a package is a row that says so, and the next part goes on
+rows() {
+    local part=$1
+    shift
     # shellcheck disable=SC2086
-    "$python" benchmarks/run.py --prior "$prior" --host gpu --out "$OUT/run.json" ${RUN_OPTIONS:-} 2>&1 | tee "$OUT/run.log" || echo "run.py failed: see run.log"
-fi
+    timeout -k 10 590 "$python" benchmarks/run.py --prior "$prior" --host gpu --out "$OUT/run.json" ${RUN_OPTIONS:-} --rows "$@" 2>&1 |
+        tee "$OUT/$part.log" || echo "part $part failed: see $part.log"
+}
+wanted() { [[ " $stages " == *" $1 "* ]]; }
+
+if wanted run; then rows run 'pair_histogram*' 'score_*' 'training/*/8x216/glassjax' 'unguided/*/1x216/glassjax' 'guided/*/[18]x216/glassjax' 'guided/*/64x216/glassjax'; fi
+if wanted ensembles; then rows ensembles 'guided/*/256x216/glassjax' 'ensemble/equivariant/256x216/glassjax' 'inversion/equivariant/256x216/glassjax'; fi
+if wanted large; then rows large 'guided/*/1x1000/glassjax' 'guided/*/1x5000/glassjax' 'guided/equivariant/1x17576/glassjax' 'inversion/equivariant/1x5000/glassjax'; fi
+if wanted peers; then rows peers 'unguided/*/1x216/torch-*' 'guided/*/1x216/torch-*' 'guided/*/8x216/torch-*' 'training/*/1x216/torch-near'; fi
 if [[ " $stages " == *" silicon "* ]]; then
     unseen=benchmarks/data/silicon_targets.extxyz.gz
     # shellcheck disable=SC2086

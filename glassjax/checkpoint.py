@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 
@@ -15,7 +16,7 @@ class Unreadable(ValueError):
 
 
 class Checkpoint:
-    """Files finished_<process>.npz and position_<process>.npz of one run in a folder.
+    """Files finished_<process>.npz, position_<process>.npz and perhaps failed_<process>.npz of one run in a folder.
 
     Attributes:
       folder: where they are; None to keep nothing.
@@ -27,7 +28,7 @@ class Checkpoint:
     def __init__(self, folder, mark: str, place: tuple[int, int]):
         self.folder, self.mark, self.place = None if folder is None else Path(folder), mark, place
         self.written: list[int] = []
-        self._warned, self._read_at = False, {}
+        self._warned, self._read_at, self._begun = False, {}, time.time()
 
     def save_position(self, header: dict, arrays: dict, traces: list[dict]) -> None:
         """Write where the replicas in progress stand: any JSON, any arrays, and the traces of every segment so far."""
@@ -75,6 +76,21 @@ class Checkpoint:
             except (OSError, Unreadable):
                 continue
         return finished
+
+    def save_failure(self, message: str) -> None:
+        """Tell the other processes of this run that this one gave up."""
+        if self.folder is not None and self.place[1] > 1:
+            self._write("failed", dict(message=message), {})
+
+    def failure(self) -> str | None:
+        """What another process gave up for, or None."""
+        for path in sorted(self.folder.glob("failed_*.npz")) if self.folder is not None else []:
+            try:
+                if path.stat().st_mtime >= self._begun:  # else it is what an earlier run left
+                    return self._read(path)[0]["message"]
+            except (OSError, ValueError):  # being written
+                continue
+        return None
 
     def _load(self, paths) -> dict[int, dict]:
         finished: dict[int, dict] = {}

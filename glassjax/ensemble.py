@@ -14,6 +14,7 @@ import numpy as np
 from glassjax import memory, segments
 from glassjax._pytree import replace
 from glassjax.checkpoint import Checkpoint
+from glassjax.pace import Pace
 from glassjax.replica import Ensemble, Stage, start
 from glassjax.structure import Structure, stack, unstack
 
@@ -119,7 +120,7 @@ class _Job:
         self._share_out(first)
         # on a GPU the first program tells how many more fit
         self.runner = segments.Runner(self.devices, math.ceil(sum(map(len, self.share)) / len(self.devices)), chunk is None)
-        self.first_calls, self.started, self.timed, self.each = [], time.monotonic(), [], []
+        self.pace = Pace()
         self.seen: set = set()
         self._fresh()
         self.checkpoint = Checkpoint(folder, self.fingerprint(), place)
@@ -183,6 +184,8 @@ class _Job:
         """Read what the other processes finished, until nothing is missing. With `distributed.initialise` this process ends when another dies."""
         while self.place[1] > 1 and len(self.finished) < len(self.numbers):
             self.finished |= self.checkpoint.load_news()
+            if (message := self.checkpoint.failure()) is not None:
+                raise RuntimeError(f"another process gave up: {message}")
             if len(self.finished) < len(self.numbers):
                 time.sleep(WAIT)
 
@@ -227,12 +230,7 @@ class _Job:
             signature = (jax.tree.structure(stage), len(ladder), self.chunk)
             placed = replace(stage, ladder=jax.device_put(ladder, self.whole))
             new, info = self.runner(state, placed, chunk=self.chunk, check=signature not in self.seen)
-            seconds = time.monotonic() - begun
-            if signature in self.seen:
-                self.timed.append(seconds / len(ladder))
-                self.each.append(seconds / len(ladder) / len(state.step))
-            else:
-                self.first_calls.append((seconds, len(ladder)))
+            self.pace.add(time.monotonic() - begun, len(ladder), len(state.step), first=signature not in self.seen)
             self.seen.add(signature)
             largest = {k: np.asarray(v).reshape(-1, 3).max(axis=0) for k, v in info.items() if k.startswith("needed")}
             grown = _grown(stage, largest)
@@ -244,14 +242,13 @@ class _Job:
     def _progress(self, chunk, traces):
         if not self.report:
             return
-        elapsed = time.monotonic() - self.started
-        pace = float(np.median(self.timed)) if self.timed else elapsed / max(self.done, 1)
+        pace = self.pace.step(self.done)
         latest = {name: _mean_of_finite(traces[-1][name][:, -1]) for name in ("r_factor", "chi_squared", "share") if name in traces[-1]}
         self.report(
             dict(
                 done=self.done,
                 total=self.total,
-                seconds=elapsed,
+                seconds=self.pace.elapsed,
                 left=pace * (self.total - self.done),
                 chunk=chunk,
                 chunks=len(self.groups),
@@ -270,9 +267,9 @@ class _Job:
             arrays = dict(positions=np.asarray(result[row].positions), cell=np.asarray(result[row].cell))
             self.finished[member] = dict(good=good, arrays=arrays | {f"trace/{name}": values[row] for name, values in joined.items()})
             if throw and not good:
-                raise RuntimeError(
-                    f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
-                )
+                message = f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
+                self.checkpoint.save_failure(message)
+                raise RuntimeError(message)
         self.checkpoint.save_finished(self.finished, members)
 
     def _collect(self) -> Ensemble:
@@ -280,18 +277,12 @@ class _Job:
         found = [self.finished[m]["arrays"] for m in order]
         structures = [replace(s, positions=jnp.asarray(a["positions"]), cell=jnp.asarray(a["cell"])) for s, a in zip(self.starts, found, strict=True)]
         names = [name for name in found[0] if name.startswith("trace/")]
-        seconds = time.monotonic() - self.started
-        pace = float(np.median(self.timed)) if self.timed else float("nan")
-        compiling = sum(max(0.0, s - pace * n) for s, n in self.first_calls) if self.timed else None
-        timing = dict(
-            total=seconds, compilation=compiling, per_step_per_replica=float(np.median(self.each)) if self.each else None, steps=self.steps_per_group
-        )
         return Ensemble(
             structures=structures,
             replicas=self.numbers,
             status=["ok" if self.finished[m]["good"] else "diverged" for m in order],
             traces={name.removeprefix("trace/"): np.stack([a[name] for a in found]) for name in names},
-            seconds=timing,
+            seconds=self.pace.summary() | dict(steps=self.steps_per_group),
             elements=self.starts[0].elements,
         )
 

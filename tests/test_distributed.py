@@ -1,5 +1,6 @@
 """Replicas over several processes: the structures of one, to the last bit; over several devices: but for rounding."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ import pytest
 from tiny import ATOMS, DENSITY, allow_rank_promotion, packing, tiny_prior, write_prior  # noqa: F401
 
 from glassjax import distributed, to_atoms
+from glassjax.checkpoint import Checkpoint
 from glassjax.priors.prior import read_checkpoint
 
 HERE = Path(__file__).parent
@@ -163,6 +165,28 @@ def test_killed_processes_resume_in_other_numbers(tmp_path):
             for part in parts:
                 for a, b in zip(part.result(timeout=200).structures, whole.structures, strict=True):
                     np.testing.assert_array_equal(a.positions, b.positions)
+
+
+def test_a_process_that_gives_up_ends_the_others(tmp_path):
+    """A replica of process 1 diverges with throw=True: process 0 stops with its reason. An old failure is none."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import jax
+
+    from glassjax.ensemble import sample
+    from glassjax.protocols import protocol, stages
+
+    todo = stages(tiny_prior(), (), elements=("Si",), protocol=protocol("default", steps=4, corrections=0), minimum_distance={("Si", "Si"): 1.5})
+    good = packing(0)
+    bad = dataclasses.replace(good, positions=good.positions.at[0, 0].set(np.nan))
+    options = dict(replicas=2, chunk=1, segment=2, checkpoint=tmp_path / "folder", throw=True)
+    with ThreadPoolExecutor(2) as pool:
+        parts = [pool.submit(sample, jax.random.key(1), todo, [good, bad], place=(rank, 2), **options) for rank in range(2)]
+        for part, reason in zip(parts, ("another process gave up: replica 1 diverged", "^replica 1 diverged"), strict=True):
+            with pytest.raises(RuntimeError, match=reason):
+                part.result(timeout=200)
+    kept = Checkpoint(tmp_path / "folder", "another run", (0, 2))
+    assert kept.failure() is None
 
 
 def test_terminated_as_by_a_queue(tmp_path):

@@ -13,33 +13,38 @@ import numpy as np
 BLOCK = 2048  # edges per block, see `by_blocks`
 
 
-def _sum_rows(values: jax.Array, table: jax.Array) -> jax.Array:
-    """Sum of the rows of ``values`` [e, ...] that ``table`` [n, k] names (-1: none) -> [n, ...]; a gather and a reduction."""
+def _sum_rows(values: jax.Array, index: jax.Array, table: jax.Array) -> jax.Array:
+    """Sum of ``values`` [e, ...] at the nodes ``index`` [e] -> [n, ...]; ``table`` [n, k] names each node's rows (-1: none), the others are zero.
+
+    On a CPU whole rows are scattered, elsewhere gathered: scattering there depends on the order in which threads arrive.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.ops.segment_sum(values, index, table.shape[0])
     wanted = (table >= 0).reshape(*table.shape, *[1] * (values.ndim - 1))
     return jnp.sum(jnp.where(wanted, values[jnp.maximum(table, 0)], 0.0), axis=1)
 
 
 @jax.custom_vjp
 def _spread(values, index, table):
-    """values[index]; the backward pass sums the rows that ``table`` names instead of scattering, which XLA does serially on CPU."""
+    """values[index]; the backward pass sums the rows that ``table`` names."""
     return values[index]
 
 
 def _spread_backward(residual, cotangent):
-    table, edges = residual
-    return _sum_rows(cotangent.reshape(-1, *cotangent.shape[edges:]), table), None, None
+    index, table = residual
+    return _sum_rows(cotangent.reshape(-1, *cotangent.shape[index.ndim :]), index.reshape(-1), table), None, None
 
 
-_spread.defvjp(lambda values, index, table: (values[index], (table, index.ndim)), _spread_backward)
+_spread.defvjp(lambda values, index, table: (values[index], (index, table)), _spread_backward)
 
 
 @jax.custom_vjp
 def _collect(values, index, table):
-    """Sum edge ``values`` at nodes through ``table``; the backward pass gathers."""
-    return _sum_rows(values, table)
+    """Sum edge ``values`` at the nodes ``index``; the backward pass gathers."""
+    return _sum_rows(values, index, table)
 
 
-_collect.defvjp(lambda values, index, table: (_sum_rows(values, table), index), lambda index, cotangent: (cotangent[index], None, None))
+_collect.defvjp(lambda values, index, table: (_sum_rows(values, index, table), index), lambda index, cotangent: (cotangent[index], None, None))
 
 
 def in_rows(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
@@ -62,8 +67,8 @@ def to_atoms(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
 def aggregate(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """Sum edge ``values`` [e, ...] at their receivers -> [n, ...].
 
-    Edges in rows are summed row by row. Where the nodes carry ``incoming`` (as `Graph.to_jraph` makes them) this is a gather and a reduction,
-    otherwise `jraph.segment_sum`. Empty slots must hold zeros in the last case; the others skip them.
+    Edges in rows are summed row by row. Where the nodes carry ``incoming`` (as `Graph.to_jraph` makes them) sums and gradients are fast and
+    reproducible, otherwise this is `jraph.segment_sum`. Empty slots must hold zeros, unless the edges are in rows.
     """
     if "filled" in graph.nodes:
         filled = graph.nodes["filled"]
@@ -89,7 +94,7 @@ def send(values: jax.Array, senders: jax.Array, graph: jraph.GraphsTuple) -> jax
 
 def leave(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """Sum edge ``values`` [e, ...] at their senders -> [n, ...]; the nodes must carry ``outgoing``."""
-    return _sum_rows(values, graph.nodes["outgoing"])
+    return _sum_rows(values, graph.senders, graph.nodes["outgoing"])
 
 
 def by_blocks(function, rows, graph: jraph.GraphsTuple):
