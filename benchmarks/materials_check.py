@@ -25,7 +25,7 @@ KNOWN = {
     "silicon": "a-Si, 2.28 g/cm3 (Laaziri 1999): 3.88 neighbours. At 3.5 g/cm3 Tersoff makes a dense phase of nine neighbours that can order.",
     "carbon": "cells of the GAP below (sp3 = 4-fold). Tersoff is known to make too little sp3 at high density.",
     "silica": "glass: Si-O 1.61 A, O-Si-O 109.4, Si-O-Si 142-151 degrees, hardly a defect. Below: cells of others, 3000 atoms, near zero pressure,\n"
-    "not from Munetoh's potential (in it they lie 0.09 eV per atom above their own minimum; 300 K gives 0.04). Its melt at 5000 K has 55 to 60 % SiO4,\n"
+    "not from Munetoh's potential (they lie 0.09 eV per atom above its minimum; 300 K gives 0.04). Its melt at 5000 K has 55 to 60 % SiO4,\n"
     "at 2.20 g/cm3 as at zero pressure, and fast cooling freezes most of the defects in.",
     "cu-zr": "a negative Warren-Cowley number (WC) means that unlike neighbours are preferred, as the negative heat of mixing asks.",
     "zr-ni-al": "mixing enthalpies Zr-Ni -49, Zr-Al -44, Ni-Al -22 kJ/mol (Miedema) ask for negative WC of all unlike pairs; Zhou's alloy rule\n"
