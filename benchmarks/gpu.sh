@@ -83,5 +83,5 @@ if wanted peers; then rows peers 'unguided/*/1x216/torch-*' 'guided/*/1x216/torc
 if [[ " $stages " == *" silicon "* ]]; then
     unseen=benchmarks/data/silicon_targets.extxyz.gz
     # shellcheck disable=SC2086
-    "$python" benchmarks/silicon.py --prior "$prior" --targets ${TARGETS:-$unseen@0 $unseen@1} --chunk 8 --out "$OUT/silicon.json" ${SILICON_OPTIONS:-} 2>&1 | tee "$OUT/silicon.log"
+    timeout -k 10 590 "$python" benchmarks/silicon.py --prior "$prior" --targets ${TARGETS:-$unseen@0 $unseen@1} --chunk 8 --out "$OUT/silicon.json" ${SILICON_OPTIONS:-} 2>&1 | tee "$OUT/silicon.log"
 fi

@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+import flops
 import grid
 
 HERE = Path(__file__).parent
@@ -177,6 +178,9 @@ def run_one(arguments) -> None:
     statistics = device.memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         result["device_memory_mib"] = statistics["peak_bytes_in_use"] / 2**20
+    if "gflop_per_s" in result:  # last: it takes memory of its own
+        rate = flops.matmul_rate() / 1e9
+        result |= dict(matmul_gflop_per_s=rate, share_of_matmul_rate=result["gflop_per_s"] / rate)
     print("ROW " + json.dumps(result))
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 SIGMA, STRENGTH = (0.3, 0.299), 3000.0  # A; weight of the guidance for g(r) of silicon in the paper
 
 
@@ -86,14 +83,13 @@ def _training_step(made, positions):
 def _inversion(arguments, prior, remark: str, replicas: int, atoms: int, code: str, device: str) -> dict:
     """The two-stage protocol of the paper from uniform random positions, one replica after another."""
     import grid
-    import run
     import torch
     from torch_reference import sampler
 
     from glassjax.observables import pair_distribution
     from glassjax.structure import structure
 
-    cell = grid.held_out() if atoms == 216 else run.silicon(atoms)[1]
+    cell = grid.target_cell(atoms)
     data = np.array(grid.goal_of(cell).data)
     free, guided = (_sampler(prior, cell, code, device, guided=g, data=data) for g in (False, True))
     generator, box = torch.Generator().manual_seed(0), np.asarray(cell.cell)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import hashlib
 import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
@@ -13,6 +14,18 @@ from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
 
 class Unreadable(ValueError):
     """A file of a checkpoint that is corrupted, or that was being replaced."""
+
+
+def fingerprint(key, starts, stages, numbers) -> str:
+    """Hash of what decides an ensemble: key, starting structures, scores, samplers and ladders, and numbers."""
+    digest = hashlib.sha256(np.asarray(jax.random.key_data(key)).tobytes())
+    for s in starts:
+        digest.update(np.asarray(s.positions).tobytes() + np.asarray(s.cell).tobytes() + np.asarray(s.species).tobytes() + repr(s.elements).encode())
+    digest.update(repr(jax.tree.structure([(s.score, s.sampler) for s in stages])).encode())
+    for leaf in jax.tree.leaves(jax.device_get([(s.score, s.sampler, s.ladder) for s in stages])):
+        digest.update(np.asarray(leaf).tobytes())
+    digest.update(repr(numbers).encode())
+    return digest.hexdigest()
 
 
 class Checkpoint:
@@ -28,7 +41,9 @@ class Checkpoint:
     def __init__(self, folder, mark: str, place: tuple[int, int]):
         self.folder, self.mark, self.place = None if folder is None else Path(folder), mark, place
         self.written: list[int] = []
-        self._warned, self._read_at, self._begun = False, {}, time.time()
+        self._warned, self._read_at = False, {}
+        if self.folder is not None:
+            (self.folder / f"failed_{place[0]}.npz").unlink(missing_ok=True)
 
     def save_position(self, header: dict, arrays: dict, traces: list[dict]) -> None:
         """Write where the replicas in progress stand: any JSON, any arrays, and the traces of every segment so far."""
@@ -79,18 +94,23 @@ class Checkpoint:
 
     def save_failure(self, message: str) -> None:
         """Tell the other processes of this run that this one gave up."""
-        if self.folder is not None and self.place[1] > 1:
+        if self.place[1] > 1 and self.failure() is None:
             self._write("failed", dict(message=message), {})
 
     def failure(self) -> str | None:
         """What another process gave up for, or None."""
-        for path in sorted(self.folder.glob("failed_*.npz")) if self.folder is not None else []:
+        for path in sorted(self.folder.glob("failed_*.npz")) if self.place[1] > 1 else []:
             try:
-                if path.stat().st_mtime >= self._begun:  # else it is what an earlier run left
-                    return self._read(path)[0]["message"]
-            except (OSError, ValueError):  # being written
+                return self._read(path)[0]["message"]
+            except (OSError, ValueError):  # being written, or of other inputs
                 continue
         return None
+
+    @staticmethod
+    def forget_failures(folder) -> None:
+        """Remove what the processes of an earlier run wrote when they gave up: before the first of this run begins."""
+        for path in Path(folder).glob("failed_*.npz"):
+            path.unlink(missing_ok=True)
 
     def _load(self, paths) -> dict[int, dict]:
         finished: dict[int, dict] = {}

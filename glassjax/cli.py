@@ -128,7 +128,9 @@ def _sampling(command) -> None:
     command.add_argument("--steps", type=int, help="denoising steps (default: the protocol's)")
     command.add_argument("--protocol", metavar="NAME", help="default or two-stage")
     command.add_argument("--minimum-distance", type=float, metavar="A", help="of any pair (default: 0.9 x the sum of covalent radii)")
-    command.add_argument("--chunk", type=int, help="replicas per device at a time (default: the number of cores and at least 4; on GPUs as many as fit)")
+    command.add_argument(
+        "--chunk", type=int, help="replicas per device at a time (default: the number of cores and at least 4; on GPUs as many as fit)"
+    )
     command.add_argument("--out", metavar="DIR", help="folder for the results")
     command.add_argument("--resume", action="store_true", default=None, help="continue the run in DIR")
     _together(command, "replicas")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from glassjax import memory, segments
 from glassjax._pytree import replace
-from glassjax.checkpoint import Checkpoint
+from glassjax.checkpoint import Checkpoint, fingerprint
 from glassjax.pace import Pace
 from glassjax.replica import Ensemble, Stage, start
 from glassjax.structure import Structure, stack, unstack
@@ -94,11 +93,6 @@ def _mean_of_finite(ratios: np.ndarray) -> list[float]:
     return finite.mean(axis=0).tolist() if len(finite) else []
 
 
-def _grown(stage: Stage, needed: dict) -> Stage:
-    """The stage with capacities that suffice for what its lists needed."""
-    return replace(stage, score=stage.score.grown(needed), sampler=stage.sampler.grown(needed))
-
-
 class _Job:
     """State of one call of `sample` on the host."""
 
@@ -123,7 +117,8 @@ class _Job:
         self.pace = Pace()
         self.seen: set = set()
         self._fresh()
-        self.checkpoint = Checkpoint(folder, self.fingerprint(), place)
+        mark = fingerprint(key, starts, self.stages, (numbers, chunk, segment))
+        self.checkpoint = Checkpoint(folder, mark, place)
 
     def _share_out(self, chunk: int):
         """Groups of what one compiled call samples, a chunk per device, of the replicas that are not finished."""
@@ -138,25 +133,19 @@ class _Job:
         """The stages as they were fitted: what one group made overflow must not change the shapes, and so the last bits, of another."""
         self.stages, self.growth = list(self.fitted), []
 
-    def fingerprint(self) -> str:
-        """Hash of what decides the result: key, replicas, starts, ladders, chunk shape."""
-        digest = hashlib.sha256(np.asarray(jax.random.key_data(self.key)).tobytes())
-        for s in self.starts:
-            digest.update(
-                np.asarray(s.positions).tobytes() + np.asarray(s.cell).tobytes() + np.asarray(s.species).tobytes() + repr(s.elements).encode()
-            )
-        digest.update(repr(jax.tree.structure([(s.score, s.sampler) for s in self.stages])).encode())
-        for leaf in jax.tree.leaves(jax.device_get([(s.score, s.sampler, s.ladder) for s in self.stages])):
-            digest.update(np.asarray(leaf).tobytes())
-        digest.update(repr((self.numbers, self.asked, self.segment)).encode())
-        return digest.hexdigest()
-
     def run(self, *, resume: bool, throw: bool) -> Ensemble:
+        try:
+            return self._run(resume, throw)
+        except Exception as error:
+            self.checkpoint.save_failure(str(error))
+            raise
+
+    def _run(self, resume, throw):
         position = None
         if resume:
             self.finished = self.checkpoint.load_finished()
             position = self._position()
-            self._share_out(len(position["positions"]) // len(self.devices) if position else self.chunk)
+            self._share_out(position["chunk"] if position else self.chunk)
             self.runner.growing &= position is None
         while self.groups:
             try:
@@ -169,6 +158,7 @@ class _Job:
 
     def _sample_groups(self, position, throw):
         for index, members in enumerate(self.groups):
+            self._heed()
             self._fresh()
             self._group(index, members, position if self._fits(position, members) else None, throw)
 
@@ -184,10 +174,14 @@ class _Job:
         """Read what the other processes finished, until nothing is missing. With `distributed.initialise` this process ends when another dies."""
         while self.place[1] > 1 and len(self.finished) < len(self.numbers):
             self.finished |= self.checkpoint.load_news()
-            if (message := self.checkpoint.failure()) is not None:
-                raise RuntimeError(f"another process gave up: {message}")
+            self._heed()
             if len(self.finished) < len(self.numbers):
                 time.sleep(WAIT)
+
+    def _heed(self):
+        """Stop where another process gave up."""
+        if (message := self.checkpoint.failure()) is not None:
+            raise RuntimeError(f"another process gave up: {message}")
 
     def _group(self, index, members, position, throw):
         padded = self._padded(members)
@@ -216,7 +210,7 @@ class _Job:
                 traces.append({name: np.asarray(info[name])[: len(members)] for name in TRACES if name in info})
                 offset += len(part)
                 self.done += len(part)
-                header = dict(members=members, devices=len(self.devices), stage=stage_index, offset=offset, growth=self.growth)
+                header = dict(members=members, devices=len(self.devices), chunk=self.chunk, stage=stage_index, offset=offset, growth=self.growth)
                 arrays = dict(positions=state.structure.positions, cell=state.structure.cell, sigma=state.sigma, step=state.step)
                 self.checkpoint.save_position(header, arrays, traces)
                 self._progress(index, traces)
@@ -229,11 +223,15 @@ class _Job:
             begun = time.monotonic()
             signature = (jax.tree.structure(stage), len(ladder), self.chunk)
             placed = replace(stage, ladder=jax.device_put(ladder, self.whole))
-            new, info = self.runner(state, placed, chunk=self.chunk, check=signature not in self.seen)
+            try:
+                new, info = self.runner(state, placed, chunk=self.chunk, check=signature not in self.seen)
+            except memory.Rechunk:
+                self.pace.add(time.monotonic() - begun, 0, 0, first=True)
+                raise
             self.pace.add(time.monotonic() - begun, len(ladder), len(state.step), first=signature not in self.seen)
             self.seen.add(signature)
             largest = {k: np.asarray(v).reshape(-1, 3).max(axis=0) for k, v in info.items() if k.startswith("needed")}
-            grown = _grown(stage, largest)
+            grown = stage.grown(largest)
             if jax.tree.structure(grown) == jax.tree.structure(stage):
                 return new, info
             self.stages[stage_index] = grown
@@ -267,9 +265,9 @@ class _Job:
             arrays = dict(positions=np.asarray(result[row].positions), cell=np.asarray(result[row].cell))
             self.finished[member] = dict(good=good, arrays=arrays | {f"trace/{name}": values[row] for name, values in joined.items()})
             if throw and not good:
-                message = f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
-                self.checkpoint.save_failure(message)
-                raise RuntimeError(message)
+                raise RuntimeError(
+                    f"replica {self.numbers[member]} diverged; lower the strength or take more steps, or pass throw=False to keep the others"
+                )
         self.checkpoint.save_finished(self.finished, members)
 
     def _collect(self) -> Ensemble:
@@ -297,5 +295,5 @@ class _Job:
     def _grow(self, growth):
         """Repeat the growth of an interrupted group, so that the shapes, and so the last bits, are the same."""
         for index, largest in growth:
-            self.stages[index] = _grown(self.stages[index], {k: np.asarray(v) for k, v in largest.items()})
+            self.stages[index] = self.stages[index].grown({k: np.asarray(v) for k, v in largest.items()})
         self.growth = list(growth)

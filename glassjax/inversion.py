@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from glassjax import distributed, nuisance
+from glassjax.checkpoint import Checkpoint
 from glassjax.ensemble import sample
 from glassjax.preparation import (
     PACKING_SEEDS,
@@ -118,7 +119,7 @@ def invert(
       init: structure file (one frame for all replicas, or one each), or structures; by default random packings.
       minimum_distance: A, one number or one per pair; by default 0.9 x the shortest distance of the prior's
         training cells, or 0.9 x the sum of covalent radii where its card does not say.
-      chunk: replicas per device and compiled call; see `sample`.
+      chunk: replicas per device and checkpoint; see `sample`.
       out: folder for results and checkpoints; None to keep nothing.
       resume: continue the run in ``out``.
       throw: raise when a replica diverges, instead of marking it.
@@ -204,7 +205,7 @@ def _save(result: Inversion, folder: Path) -> None:
 
 def _shared_folder(out, resume: bool, place: tuple[int, int]) -> Path:
     """The folder, made by process 0 before the others come to it."""
-    distributed.first(lambda: prepare_folder(out, resume=resume))
+    distributed.first(lambda: Checkpoint.forget_failures(prepare_folder(out, resume=resume) / "checkpoint"))
     return prepare_folder(out, resume=True) if place[0] else Path(out)
 
 

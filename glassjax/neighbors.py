@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax._pytree import frozen, static
+from glassjax.compaction import compact
 from glassjax.structure import Structure, fractional, heights, number_of_atoms
 
 CELL_LIST_FROM = 2000  # atoms; all pairs are faster below (measured by benchmarks/run.py)
@@ -99,7 +100,7 @@ class Graph:
             if reverse:
                 nodes["outgoing"] = jnp.where(self.mask, self.neighbors * k + self.reverse_slots(), -1)
             edges = dict(displacements=self.displacements.reshape(n * k, 3), distances=self.distances.reshape(n * k), mask=self.mask.reshape(n * k))
-            return _tuple(nodes, edges, self.neighbors.reshape(n * k), jnp.repeat(jnp.arange(n, dtype=jnp.int32), k), sigma)
+            return _graphs_tuple(nodes, edges, self.neighbors.reshape(n * k), jnp.repeat(jnp.arange(n, dtype=jnp.int32), k), sigma)
         degree = jnp.sum(self.mask, axis=1, dtype=jnp.int32)
         ends = jnp.cumsum(degree)
         first, total = ends - degree, ends[-1]
@@ -115,10 +116,10 @@ class Graph:
         nodes = dict(species=species, incoming=jnp.where(self.mask, first[:, None] + jnp.arange(k, dtype=jnp.int32)[None], -1))
         if reverse:
             nodes["outgoing"] = jnp.where(self.mask, first[self.neighbors] + self.reverse_slots(), -1)
-        return _tuple(nodes, dict(displacements=displacements, distances=distances, mask=mask), senders, receivers, sigma)
+        return _graphs_tuple(nodes, dict(displacements=displacements, distances=distances, mask=mask), senders, receivers, sigma)
 
 
-def _tuple(nodes: dict, edges: dict, senders, receivers, sigma):
+def _graphs_tuple(nodes: dict, edges: dict, senders, receivers, sigma):
     import jraph
 
     counts = dict(n_node=jnp.array([nodes["species"].shape[0]]), n_edge=jnp.array([senders.shape[0]]))
@@ -278,36 +279,6 @@ def _cell_list(grid: tuple[int, int, int]):
     from jax_md import partition
 
     return partition.cell_list(np.array(grid, dtype=float), 1.0)
-
-
-def compact(near: jax.Array, capacity: int):
-    """Columns of the first ``capacity`` true entries per row, without a scatter, which is serial on CPUs.
-
-    Rows are packed into words of 32 bits: a binary search in the running count of the words, then one for the bit inside the word, by arithmetic.
-
-    Returns:
-      (columns [n, capacity], mask [n, capacity], number of true entries [n]).
-    """
-    n, width = near.shape
-    bits = jnp.pad(near, ((0, 0), (0, -width % 32))).reshape(n, -1, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[None, None]
-    words = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
-    counts = jax.lax.population_count(words).astype(jnp.int32)
-    ends = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
-    wanted = jnp.arange(1, capacity + 1, dtype=jnp.int32)
-    found = jax.vmap(lambda row: jnp.searchsorted(row, wanted, side="left", method="scan_unrolled"))(ends)
-    found = jnp.minimum(found, words.shape[1] - 1).astype(jnp.int32)
-    rank = wanted[None, :] - jnp.take_along_axis(ends - counts, found, axis=1)
-    word, place = jnp.take_along_axis(words, found, axis=1), 32 * found
-    for half in (16, 8, 4, 2, 1):
-        low = word & np.uint32(2**half - 1)
-        before = jax.lax.population_count(low).astype(jnp.int32)
-        above = rank > before
-        rank = jnp.where(above, rank - before, rank)
-        word = jnp.where(above, word >> np.uint32(half), low)
-        place = jnp.where(above, place + half, place)
-    degree = ends[:, -1]
-    mask = wanted[None, :] <= degree[:, None]
-    return jnp.where(mask, place, 0), mask, degree
 
 
 def _round_up(value: float, multiple: int) -> int:

@@ -21,6 +21,10 @@ class Stage:
     sampler: object
     ladder: jax.Array
 
+    def grown(self, needed: dict) -> Stage:
+        """The stage with capacities that suffice for what its lists needed."""
+        return replace(self, score=self.score.grown(needed), sampler=self.sampler.grown(needed))
+
 
 @frozen
 class State:

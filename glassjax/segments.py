@@ -26,8 +26,11 @@ def shardings(devices: tuple):
 
 
 def in_lanes(devices: tuple) -> bool:
-    """Whether the replicas of a batch run side by side, each a program of its own: on a CPU that is twice as fast as one program for all, whose
-    steps leave cores idle and the cache behind, and a replica's last bits depend on no other."""
+    """Whether the replicas of a batch run side by side, each a program of its own.
+
+    On a CPU that is twice as fast as one program for all, whose steps leave cores idle and the cache behind; and a replica's last bits depend on
+    the others only where a neighbour list overflows, because it grows for all of them.
+    """
     return len(devices) == 1 and devices[0].platform == "cpu"
 
 
@@ -44,10 +47,10 @@ def segment_on(devices: tuple, lanes: bool):
         return jax.jit(advance)
     batch = jax.vmap(advance, in_axes=(0, None))
     if len(devices) == 1:
-        return jax.jit(batch, donate_argnums=0)
+        return jax.jit(batch)
     parts, whole = shardings(devices)
     mapped = jax.shard_map(batch, mesh=parts.mesh, in_specs=(parts.spec, whole.spec), out_specs=parts.spec, check_vma=False)
-    return jax.jit(mapped, in_shardings=(parts, whole), out_shardings=parts, donate_argnums=0)
+    return jax.jit(mapped, in_shardings=(parts, whole), out_shardings=parts)
 
 
 _programs: dict = {}  # compiled segments, for this process
@@ -88,8 +91,7 @@ class Runner:
             return self._side_by_side(state, stage, check)
         need = 0
         try:
-            # a copy: the program gives its memory to the result, and a segment that overflowed is repeated
-            state = jax.device_put(jax.tree.map(jnp.copy, state), shardings(self.devices)[0])
+            state = jax.device_put(state, shardings(self.devices)[0])
             program = compiled(self.devices, state, stage)
             need = memory.needed(program)
             if check:
@@ -100,6 +102,7 @@ class Runner:
             raise memory.Rechunk(self._warn(chunk, chunk // 2, need)) from error
 
     def _side_by_side(self, state, stage, check: bool):
+        state = jax.device_put(state, shardings(self.devices)[0])
         ones = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(state.step))]
         while True:
             lanes, need = min(self.lanes, len(ones)), 0
@@ -142,5 +145,9 @@ class Runner:
 
 
 def default_chunk(replicas: int, devices: int, processes: int) -> int:
-    """Replicas per device and checkpoint: on a CPU a multiple of what runs side by side, and never so many that a device gets none."""
-    return min(max(4, cores()), replicas, math.ceil(replicas / (devices * processes)))
+    """Replicas per device and checkpoint: at least four, a multiple of the cores, never so many that a device gets none.
+
+    Several processes must come to the same number, whatever the cores of their hosts: four.
+    """
+    most = cores() * math.ceil(4 / cores()) if processes == 1 else 4
+    return min(most, replicas, math.ceil(replicas / (devices * processes)))

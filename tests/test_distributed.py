@@ -71,7 +71,7 @@ def free_port() -> int:
 
 
 def test_two_processes_make_what_one_makes(tmp_path):
-    """The command line, three chunks of two (the last one padded); then a third process resumes the finished folder alone."""
+    """The command line, three chunks of two (the last one of one); then a third process resumes the finished folder alone."""
     prior = write_prior(tmp_path / "prior.npz")
     common = ["-m", "glassjax", "generate", "--composition", "Si", "--atoms", str(ATOMS), "--density", str(DENSITY), "--prior", str(prior)]
     common += ["--replicas", "5", "--chunk", "2", "--steps", "6", "--minimum-distance", "1.5", "--out"]
@@ -135,7 +135,7 @@ def test_alone_without_others():
 
 
 def test_killed_processes_resume_in_other_numbers(tmp_path):
-    """Two of two stop in the middle; one alone, or three (one of them without a share), go on to the same bits."""
+    """Two of two stop in the middle; one alone, or three (one of them without a share), go on to the same bits, also where a group is not full."""
     from concurrent.futures import ThreadPoolExecutor
 
     import jax
@@ -144,21 +144,23 @@ def test_killed_processes_resume_in_other_numbers(tmp_path):
     from glassjax.protocols import protocol, stages
 
     todo = stages(tiny_prior(), (), elements=("Si",), protocol=protocol("default", steps=4, corrections=0), minimum_distance={("Si", "Si"): 1.5})
-    starts = [packing(seed) for seed in range(4)]
-    common = dict(replicas=4, chunk=2, segment=2)
+    starts = [packing(seed) for seed in range(5)]
+    common = dict(replicas=5, chunk=2, segment=2)
     whole = sample(jax.random.key(1), todo, starts, **common)
 
-    class Killed(Exception):
+    class Killed(BaseException):  # as a signal, not an error that would tell the others
         pass
 
     def kill(progress):
-        raise Killed
+        if progress["done"] > 4:  # in the second group of process 0, which has one replica
+            raise Killed
 
     for count in (1, 3):
         folder = tmp_path / str(count)
-        for rank in range(2):
-            with pytest.raises(Killed):
-                sample(jax.random.key(1), todo, starts, checkpoint=folder, place=(rank, 2), report=kill, **common)
+        with pytest.raises(Killed):
+            sample(jax.random.key(1), todo, starts, checkpoint=folder, place=(0, 2), report=kill, **common)
+        with pytest.raises(Killed):
+            sample(jax.random.key(1), todo, starts, checkpoint=folder, place=(1, 2), report=lambda progress: kill(dict(done=5)), **common)
         with ThreadPoolExecutor(count) as pool:
             options = dict(checkpoint=folder, resume=True, **common)
             parts = [pool.submit(sample, jax.random.key(1), todo, starts, place=(rank, count), **options) for rank in range(count)]
@@ -185,8 +187,21 @@ def test_a_process_that_gives_up_ends_the_others(tmp_path):
         for part, reason in zip(parts, ("another process gave up: replica 1 diverged", "^replica 1 diverged"), strict=True):
             with pytest.raises(RuntimeError, match=reason):
                 part.result(timeout=200)
-    kept = Checkpoint(tmp_path / "folder", "another run", (0, 2))
-    assert kept.failure() is None
+    good_now = dict(options, throw=False, resume=True)
+    with ThreadPoolExecutor(2) as pool:  # the failure is forgotten
+        parts = [pool.submit(sample, jax.random.key(1), todo, [good, bad], place=(rank, 2), **good_now) for rank in (1, 0)]
+        assert [part.result(timeout=200).status for part in parts] == [["ok", "diverged"]] * 2
+
+
+def test_failures_are_of_one_run(tmp_path):
+    """Another run's is not heard; `forget_failures` removes all, and a process that begins again its own."""
+    Checkpoint(tmp_path, "mark", (1, 2)).save_failure("disk full")
+    assert Checkpoint(tmp_path, "mark", (0, 2)).failure() == "disk full"
+    assert Checkpoint(tmp_path, "other", (0, 2)).failure() is None
+    assert Checkpoint(tmp_path, "mark", (1, 2)).failure() is None
+    Checkpoint(tmp_path, "mark", (1, 2)).save_failure("disk full")
+    Checkpoint.forget_failures(tmp_path)
+    assert Checkpoint(tmp_path, "mark", (0, 2)).failure() is None
 
 
 def test_terminated_as_by_a_queue(tmp_path):
@@ -219,11 +234,11 @@ def test_killed_and_resumed_again_and_again(tmp_path):
     """kill -9 after the first, second, ... writes of the checkpoint, in the first replicas and in later ones: the bytes of an uninterrupted run."""
     prior = write_prior(tmp_path / "prior.npz")
     words = ["-m", "glassjax", "generate", "--composition", "Si", "--atoms", str(ATOMS), "--density", str(DENSITY), "--prior", str(prior)]
-    words += ["--replicas", "4", "--chunk", "2", "--steps", "120", "--minimum-distance", "1.5", "--out"]
+    words += ["--replicas", "4", "--chunk", "2", "--steps", "240", "--minimum-distance", "1.5", "--out"]
     alone = python(*words, str(tmp_path / "alone"))
     text, kills, resume = alone.communicate(), 0, []
     assert alone.returncode == 0, text
-    for writes in (1, 2, 3, 1):
+    for writes in (1, 2, 3, 4):
         command = [sys.executable, *words, str(tmp_path / "out"), *resume]
         one = subprocess.Popen(command, cwd=HERE.parent, env=os.environ | dict(JAX_PLATFORMS="cpu"), stdout=subprocess.DEVNULL)
         wait_for_writes(one, tmp_path / "out" / "checkpoint", writes + bool(resume))

@@ -13,7 +13,7 @@ PACKAGE = Path(glassjax.__file__).parent
 
 # A module may import modules on a lower line, and within its own package a sibling where INSIDE says so.
 LAYERS = """
-_pytree archive distributed memory pace
+_pytree archive distributed memory pace compaction
 structure
 neighbors
 elements

@@ -10,6 +10,7 @@ from ase.neighborlist import neighbor_list
 
 from glassjax import neighbors as nb
 from glassjax import structure as st
+from glassjax.compaction import compact
 from glassjax.io.atoms import to_atoms
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -211,6 +212,12 @@ def test_packed_edges_equal_dense(cell, n, cutoff):
     for table, ends in ((packed.nodes["incoming"], receivers), (packed.nodes["outgoing"], senders)):
         for atom, row in enumerate(np.asarray(table)):
             assert sorted(row[row >= 0].tolist()) == np.flatnonzero(ends == atom).tolist()
+    # the same in rows
+    rows = graph.to_jraph(s.species, reverse=True, rows=True)
+    np.testing.assert_array_equal(np.asarray(rows.edges["displacements"])[mask.reshape(-1)], vectors)
+    np.testing.assert_array_equal(np.asarray(rows.receivers)[mask.reshape(-1)], receivers)
+    for atom, row in enumerate(np.asarray(rows.nodes["outgoing"])):
+        assert sorted(row[row >= 0].tolist()) == np.flatnonzero((np.asarray(rows.senders) == atom) & mask.reshape(-1)).tolist()
 
 
 @pytest.mark.parametrize("cell_list", [False, True])
@@ -257,7 +264,7 @@ def test_distances_are_differentiable(x64):
 def test_compact_finds_the_first_true_columns(rows, width, share, capacity):
     """Against numpy: widths that fill no word, full and empty rows, and rows with more than fit."""
     near = np.random.default_rng(0).random((rows, width)) < share
-    columns, mask, degree = (np.asarray(a) for a in jax.jit(nb.compact, static_argnums=1)(jnp.asarray(near), capacity))
+    columns, mask, degree = (np.asarray(a) for a in jax.jit(compact, static_argnums=1)(jnp.asarray(near), capacity))
     np.testing.assert_array_equal(degree, near.sum(axis=1))
     for row in range(rows):
         expected = np.flatnonzero(near[row])[:capacity]

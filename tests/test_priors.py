@@ -140,8 +140,10 @@ def test_jit_vmap_and_padding(x64, kind):
 
 @pytest.mark.parametrize("kind", ["equivariant", "meshgraphnet"])
 @pytest.mark.parametrize("cell", [TRICLINIC, TINY], ids=["cell", "self-images"])
-def test_gathering_gradients_equal_plain_jraph(x64, kind, cell):
-    """The tables that replace scatters, against jraph.segment_sum and plain differentiation, in value and in the gradient of parameters and edges."""
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_gathering_gradients_equal_plain_jraph(x64, kind, cell, backend, monkeypatch):
+    """The sums of each kind of device, against jraph.segment_sum and plain differentiation, in value and in the gradient of parameters and edges."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     s = mixture(n=10 if cell is TRICLINIC else 2, cell=cell, seed=2)
     prior = prior_of(kind, s)
     graph = build(s, prior.spec)
@@ -172,6 +174,29 @@ def test_blocks_of_rows_change_nothing(x64, monkeypatch):
         made.append(np.asarray(jax.jit(lambda s: prior(s, jnp.float64(0.4))[0])(s)))
     for other in made[1:]:
         np.testing.assert_allclose(other, made[0], atol=1e-12 * np.abs(made[0]).max())
+
+
+def test_gradient_through_blocks(x64, monkeypatch):
+    """Of the score with respect to the positions, blocks against all at once; in graphs without the tables for gradients."""
+    s = mixture(n=11, seed=4)
+    prior, weight = prior_of("equivariant", s), jnp.asarray(np.random.default_rng(0).normal(size=s.positions.shape))
+    made = []
+    for block in (10**9, 4 * prior.spec.capacity):
+        monkeypatch.setattr(features, "BLOCK", block)
+        value = lambda x: jnp.vdot(weight, prior(dataclasses.replace(s, positions=x), jnp.float64(0.4))[0])  # noqa: E731
+        made.append(np.asarray(jax.jit(jax.grad(value))(s.positions)))
+    np.testing.assert_allclose(made[1], made[0], atol=1e-10 * np.abs(made[0]).max())
+
+
+@pytest.mark.parametrize("kind", ["equivariant", "meshgraphnet"])
+def test_a_list_that_is_too_short_gives_nan(kind):
+    """And the prior grown by what it needed gives numbers."""
+    s = mixture()
+    prior = prior_of(kind, s)
+    short = dataclasses.replace(prior, spec=dataclasses.replace(prior.spec, capacity=3, edges=16))
+    score, info = jax.jit(lambda p: p(s, jnp.float32(0.4)))(short)
+    assert np.isnan(np.asarray(score)).any(axis=1).all()
+    assert np.isfinite(np.asarray(jax.jit(lambda p: p(s, jnp.float32(0.4))[0])(short.grown(info)))).all()
 
 
 def test_spherical_harmonics_obey_the_addition_theorem(x64):

@@ -108,7 +108,7 @@ class EquivariantBody(nn.Module):
             flat = lambda one: one.reshape(-1, *one.shape[2:])  # noqa: E731
             total = features.matmul(flat(rows.radial), radial.astype(kind))
             if x is not None:
-                total = total + flat(jnp.einsum("rkm,rmc->rkc", rows.angular, own[1]))
+                total = total + flat(jnp.einsum("rkm,rmc->rkc", rows.angular, own[1], precision="highest"))
                 dots = jnp.sum(flat(rows.angular)[..., None] * features.send(apart, flat(rows.senders), graph), axis=1)
                 total = total + features.matmul(dots, angles[width:])
             total = total.reshape(*rows.weight.shape, c)
@@ -121,7 +121,7 @@ class EquivariantBody(nn.Module):
         hidden, own = self._hidden(graph, h, x)
         # messages are linear in the hidden features: these are summed first, and multiplied once per atom
         kernel, bias = (w.astype(h.dtype) for w in features.EdgeDense(c + k * lmax)(c))
-        collect = lambda part: jnp.einsum("rmk,rkc->rmc", part[0].outputs, hidden(*part))  # noqa: E731
+        collect = lambda part: jnp.einsum("rmk,rkc->rmc", part[0].outputs, hidden(*part), precision="highest")  # noqa: E731
         collected = features.to_atoms(features.by_blocks(collect, (rows, own), graph), graph)
         scalars = collected[:, 0] @ kernel[:, :c] + count[:, :1] * bias[None, :c]
         mixed = []

@@ -14,7 +14,8 @@ BLOCK = 2048  # edges per block, see `by_blocks`
 
 
 def _sum_rows(values: jax.Array, index: jax.Array, table: jax.Array) -> jax.Array:
-    """Sum of ``values`` [e, ...] at the nodes ``index`` [e] -> [n, ...]; ``table`` [n, k] names each node's rows (-1: none), the others are zero.
+    """Sum of ``values`` [e, ...] at the nodes ``index`` [e] -> [n, ...]; ``table`` [n, k] names each node's rows (-1: none); rows that it does
+    not name must be zero.
 
     On a CPU whole rows are scattered, elsewhere gathered: scattering there depends on the order in which threads arrive.
     """
@@ -39,12 +40,12 @@ _spread.defvjp(lambda values, index, table: (values[index], (index, table)), _sp
 
 
 @jax.custom_vjp
-def _collect(values, index, table):
+def _sum_at(values, index, table):
     """Sum edge ``values`` at the nodes ``index``; the backward pass gathers."""
     return _sum_rows(values, index, table)
 
 
-_collect.defvjp(lambda values, index, table: (_sum_rows(values, index, table), index), lambda index, cotangent: (cotangent[index], None, None))
+_sum_at.defvjp(lambda values, index, table: (_sum_rows(values, index, table), index), lambda index, cotangent: (cotangent[index], None, None))
 
 
 def in_rows(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
@@ -74,7 +75,7 @@ def aggregate(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
         filled = graph.nodes["filled"]
         return jnp.sum(jnp.where(filled.reshape(*filled.shape, *[1] * (values.ndim - 1)), in_rows(values, graph), 0.0), axis=1)
     if "incoming" in graph.nodes:
-        return _collect(values, graph.receivers, graph.nodes["incoming"])
+        return _sum_at(values, graph.receivers, graph.nodes["incoming"])
     return jraph.segment_sum(values, graph.receivers, graph.nodes["species"].shape[0])
 
 
@@ -104,6 +105,7 @@ def by_blocks(function, rows, graph: jraph.GraphsTuple):
     """
     count, slots = jax.tree.leaves(rows)[0].shape[:2]
     block = max(1, BLOCK // slots)
+    block = -(-count // -(-count // block))  # as equal as can be
     if "outgoing" in graph.nodes or block >= count or jax.default_backend() != "cpu":
         return function(rows)
     starts = np.minimum(np.arange(0, count, block), count - block).astype(np.int32)
@@ -139,26 +141,21 @@ matmul.defvjp(lambda x, w: (matmul(x, w), (x, w)), _matmul_backward)
 
 
 class EdgeDense(nn.Module):
-    """A linear layer for many rows [e, in], see `matmul`.
+    """Weights of a linear layer of edge features, to be applied where it costs least: (kernel [in, width], bias [width] or None).
 
     Attributes:
       width: output width.
-      use_bias: add a bias.
+      use_bias: make a bias.
     """
 
     width: int
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x):
-        """[e, in] -> [e, width]; given the number of inputs instead, (kernel [in, width], bias [width] or None), to be applied elsewhere."""
-        inputs = x if isinstance(x, int) else x.shape[-1]
+    def __call__(self, inputs: int):
+        """The weights for so many inputs."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (inputs, self.width), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32) if self.use_bias else None
-        if isinstance(x, int):
-            return kernel, bias
-        y = matmul(x, kernel.astype(x.dtype))
-        return y if bias is None else y + bias.astype(x.dtype)[None]
+        return kernel, self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32) if self.use_bias else None
 
 
 def envelope(distances: jax.Array, cutoff: float) -> jax.Array:

@@ -47,16 +47,20 @@ class Prior:
 
     def grown(self, info: dict) -> Prior:
         """The same prior with capacities that suffice for what ``info`` reported."""
-        return replace(self, spec=grow(self.spec, info["needed"]))
+        needed = np.asarray(info["needed"]).reshape(-1, 3)
+        # edges in rows need no packed list
+        return replace(self, spec=grow(self.spec, needed * np.array([[1, 0, 1]]) if self.network.in_rows else needed))
 
     def __call__(self, structure: Structure, sigma) -> tuple[jax.Array, dict]:
         """Score at noise level ``sigma`` (A), zero in empty slots; info: ``needed`` of the neighbour list."""
-        spec = neighbor_spec(structure, self.network.cutoff) if self.spec is None else self.spec
+        spec = neighbor_spec(structure, self.network.cutoff, margin=MARGIN) if self.spec is None else self.spec
         graph = build(structure, spec)
         order = jnp.array([self.elements.index(e) for e in structure.elements], jnp.int32)
         species = jnp.where(structure.species >= 0, order[structure.species], -1)
         packed = graph.to_jraph(species, jnp.asarray(sigma, structure.positions.dtype), rows=self.network.in_rows)
         score = self.network.apply({"params": self.params}, packed)
+        # a list that overflowed made every distance NaN; atoms without an edge in it must not look right
+        score = jnp.where(jnp.isnan(packed.edges["distances"][0]), jnp.nan, score)
         return jnp.where((structure.species >= 0)[:, None], score, 0.0), {"needed": graph.needed}
 
 

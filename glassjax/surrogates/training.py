@@ -194,7 +194,7 @@ class _Problem:
         def one(member, cells):
             def cell(total, index):
                 s = jax.tree.map(lambda leaf: leaf[index], self.cells)
-                packed = build(s, self.spec).to_jraph(s.species, jnp.float32(self.options.sigma_min))
+                packed = build(s, self.spec).to_jraph(s.species, jnp.float32(self.options.sigma_min), rows=self.network.in_rows)
                 found = decode(self.network, self.mean, self.basis, self.network.apply({"params": member}, packed))
                 error = jnp.mean(jnp.abs(found - self.labels[index]), axis=1)
                 return total + jnp.sum(jnp.where(self.chosen[index], error, 0.0)) / jnp.sum(self.chosen[index]), None
@@ -206,7 +206,7 @@ class _Problem:
     def _disagreement(self, params, index):
         """Rms deviation [n] between the members in one cell at the smallest noise level."""
         s = jax.tree.map(lambda leaf: leaf[index], self.cells)
-        packed = build(s, self.spec).to_jraph(s.species, jnp.float32(self.options.sigma_min))
+        packed = build(s, self.spec).to_jraph(s.species, jnp.float32(self.options.sigma_min), rows=self.network.in_rows)
         return disagreement(decode(self.network, self.mean, self.basis, apply_members(self.network, params, packed)))
 
     def scale(self, params) -> float:
