@@ -62,26 +62,26 @@ def prior_of(arguments, network: str):
     return Prior(params=jax.jit(body.init)(jax.random.key(0), graph)["params"], network=body, elements=("Si",)), "untrained"
 
 
-def goal_of(cell):
-    """The target of a cell: its own g(r)."""
+def goal_of(cell, rmax: float = 8.0):
+    """The target of a cell: its own g(r), 100 points to ``rmax`` (A)."""
     import numpy as np
 
     from glassjax.observables import pair_distribution
     from glassjax.targets import target
 
-    r = np.linspace(0.08, 8.0, 100)
+    r = np.linspace(rmax / 100, rmax, 100)
     data = np.asarray(pair_distribution(r, ["Si"]).fit(cell)(cell))
     return target(r, data, ["Si"], function="g", number_density=DENSITY)
 
 
-def _stage(prior, cell, guided: bool, steps: int):
+def _stage(prior, cell, guided: bool, steps: int, rmax: float = 8.0):
     import jax.numpy as jnp
 
     from glassjax._pytree import replace
     from glassjax.noise import geometric
     from glassjax.protocols import protocol, stages
 
-    last = stages(prior, [goal_of(cell)] if guided else [], elements=("Si",), protocol=protocol(corrections=0))[-1]
+    last = stages(prior, [goal_of(cell, rmax)] if guided else [], elements=("Si",), protocol=protocol(corrections=0))[-1]
     ladder = jnp.asarray(geometric(steps, sigma_max=0.3, sigma_min=0.2), jnp.float32)
     return replace(last, score=last.score.fit(cell), sampler=last.sampler.fit(cell), ladder=ladder)
 
@@ -102,7 +102,7 @@ def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
 
     prior, remark = prior
     cell, steps = packing(atoms), STEPS if atoms <= 1000 else 2
-    stage = _stage(prior, cell, quantity == "guided", steps)
+    stage = _stage(prior, cell, quantity == "guided", steps, arguments.rmax)
     devices = (jax.devices()[0],)
     chunk = min(replicas, segments.default_chunk(replicas, 1, 1)) if segments.in_lanes(devices) else replicas
     states = jax.vmap(start, in_axes=(None, 0, 0))(jax.random.key(0), jax.numpy.arange(chunk), stack([cell] * chunk))

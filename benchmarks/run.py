@@ -187,7 +187,7 @@ def run_one(arguments) -> None:
 def run_apart(name: str, arguments) -> dict:
     """One row in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
-    for option in ("prior", "meshgraphnet", "seconds", "steps", "singles", "torch_steps"):
+    for option in ("prior", "meshgraphnet", "seconds", "steps", "singles", "torch_steps", "rmax"):
         if getattr(arguments, option) is not None:
             command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -230,6 +230,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of the ladder of an inversion (default: the protocol's)")
     parser.add_argument("--singles", type=int, default=16, help="single replicas that an ensemble is compared with (default 16)")
     parser.add_argument("--torch-steps", type=int, default=512, help="of each of the two stages of PyTorch's inversion (default 512)")
+    parser.add_argument("--rmax", type=float, default=8.0, help="A, of the g(r) that guides steps of glassjax (default 8)")
     parser.add_argument("--host", default=platform.node() or "host", help="name of the result file")
     parser.add_argument("--out", type=Path, help="result file (default benchmarks/results/<host>.json)")
     parser.add_argument("--one", choices=ROWS, help=argparse.SUPPRESS)
