@@ -97,7 +97,7 @@ def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
     import numpy as np
 
     from glassjax import segments
-    from glassjax.replica import advance, start
+    from glassjax.replica import advance, needed_of, start
     from glassjax.structure import stack
 
     prior, remark = prior
@@ -111,8 +111,7 @@ def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
         begun = time.perf_counter()
         new, info = runner(states, stage, chunk=chunk, check=True)
         first = time.perf_counter() - begun
-        needed = {k: np.asarray(v).reshape(-1, 3).max(axis=0) for k, v in info.items() if k.startswith("needed")}
-        grown = stage.grown(needed)
+        grown = stage.grown(needed_of(info))
         if jax.tree.structure(grown) == jax.tree.structure(stage):
             break
         stage = grown

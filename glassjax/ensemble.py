@@ -14,7 +14,7 @@ from glassjax import memory, segments
 from glassjax._pytree import replace
 from glassjax.checkpoint import Checkpoint, fingerprint
 from glassjax.pace import Pace
-from glassjax.replica import Ensemble, Stage, start
+from glassjax.replica import Ensemble, Stage, needed_of, start
 from glassjax.structure import Structure, stack, unstack
 
 WAIT = 0.5  # s, between looks at what other processes finished
@@ -222,15 +222,16 @@ class _Job:
             stage = self.stages[stage_index]
             begun = time.monotonic()
             signature = (jax.tree.structure(stage), len(ladder), self.chunk)
+            first = signature not in self.seen
             placed = replace(stage, ladder=jax.device_put(ladder, self.whole))
             try:
-                new, info = self.runner(state, placed, chunk=self.chunk, check=signature not in self.seen)
+                new, info = self.runner(state, placed, chunk=self.chunk, check=first)
             except memory.Rechunk:
                 self.pace.add(time.monotonic() - begun, 0, 0, first=True)
                 raise
-            self.pace.add(time.monotonic() - begun, len(ladder), len(state.step), first=signature not in self.seen)
+            self.pace.add(time.monotonic() - begun, len(ladder), len(state.step), first=first)
             self.seen.add(signature)
-            largest = {k: np.asarray(v).reshape(-1, 3).max(axis=0) for k, v in info.items() if k.startswith("needed")}
+            largest = needed_of(info)
             grown = stage.grown(largest)
             if jax.tree.structure(grown) == jax.tree.structure(stage):
                 return new, info

@@ -36,6 +36,11 @@ class State:
     step: jax.Array
 
 
+def needed_of(info: dict) -> dict:
+    """What the lists of a segment needed, the most over its steps and replicas: int32 [3] by name, as `Stage.grown` takes it."""
+    return {name: np.asarray(value).reshape(-1, 3).max(axis=0) for name, value in info.items() if name.startswith("needed")}
+
+
 def start(key, replica, structure: Structure) -> State:
     """State of replica number ``replica`` before its first step; its random numbers depend on ``key`` and ``replica`` alone."""
     return State(structure=structure, sigma=jnp.float32(0.0), key=jax.random.fold_in(key, replica), step=jnp.int32(0))

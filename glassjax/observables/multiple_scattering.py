@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax._pytree import frozen, replace, static
-from glassjax.neighbors import Graph, NeighborSpec, compact, neighbor_spec
+from glassjax.compaction import compact
+from glassjax.neighbors import Graph, NeighborSpec, neighbor_spec
 from glassjax.observables.coordination import bonded, gathered_graph, onto_atoms, same_elements, strain_of
 from glassjax.observables.exafs import TAPER, exafs, parse_edge
 from glassjax.observables.listed import Listed
