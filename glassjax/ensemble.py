@@ -218,6 +218,7 @@ class _Job:
 
     def _run_segment(self, stage_index, state, ladder):
         """One compiled call; grows capacities and repeats it (same keys, same result) until nothing overflows."""
+        copy = segments.kept(state)  # the call uses the states up
         while True:
             stage = self.stages[stage_index]
             begun = time.monotonic()
@@ -235,7 +236,7 @@ class _Job:
             grown = stage.grown(largest)
             if jax.tree.structure(grown) == jax.tree.structure(stage):
                 return new, info
-            self.stages[stage_index] = grown
+            state, self.stages[stage_index] = segments.restored(copy), grown
             self.growth.append([stage_index, {k: v.tolist() for k, v in largest.items()}])
 
     def _progress(self, chunk, traces):

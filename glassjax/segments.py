@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glassjax import memory
+from glassjax._pytree import replace
 from glassjax.replica import advance
 
 
@@ -42,15 +43,27 @@ def cores() -> int:
 @functools.cache
 def segment_on(devices: tuple, lanes: bool):
     """jit(states, stage) -> (states, info): `replica.advance` of a batch whose first axis is shared out over ``devices``, which exchange nothing;
-    in lanes, of one replica."""
+    in lanes, of one replica. The states are donated: their memory becomes that of the result."""
     if lanes:
-        return jax.jit(advance)
+        return jax.jit(advance, donate_argnums=0)
     batch = jax.vmap(advance, in_axes=(0, None))
     if len(devices) == 1:
-        return jax.jit(batch)
+        return jax.jit(batch, donate_argnums=0)
     parts, whole = shardings(devices)
     mapped = jax.shard_map(batch, mesh=parts.mesh, in_specs=(parts.spec, whole.spec), out_specs=parts.spec, check_vma=False)
-    return jax.jit(mapped, in_shardings=(parts, whole), out_shardings=parts)
+    return jax.jit(mapped, in_shardings=(parts, whole), out_shardings=parts, donate_argnums=0)
+
+
+def kept(state):
+    """A copy of states in the host's memory, to go on from once more: `restored` gives it back."""
+    plain = replace(state, key=jax.random.key_data(state.key))
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), plain), jax.random.key_impl(state.key)
+
+
+def restored(copy):
+    """States from what `kept` gave."""
+    plain, kind = copy
+    return replace(jax.tree.map(jnp.asarray, plain), key=jax.random.wrap_key_data(plain.key, impl=kind))
 
 
 _programs: dict = {}  # compiled segments, for this process
@@ -83,6 +96,8 @@ class Runner:
     def __call__(self, state, stage, *, chunk: int, check: bool):
         """(states, info) of one segment of a batch of ``chunk`` replicas per device; memory is asked for at ``check`` only.
 
+        ``state`` is used up (see `kept` for a copy), but in lanes.
+
         Raises:
           memory.Rechunk: with another chunk, if this does not fit, or if more would.
           RuntimeError: memory is short for a single replica.
@@ -103,8 +118,8 @@ class Runner:
 
     def _side_by_side(self, state, stage, check: bool):
         state = jax.device_put(state, shardings(self.devices)[0])
-        ones = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(state.step))]
         while True:
+            ones = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(state.step))]  # used up by a call
             lanes, need = min(self.lanes, len(ones)), 0
             try:
                 program = compiled(self.devices, ones[0], stage)

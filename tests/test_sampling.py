@@ -579,6 +579,36 @@ def together(monkeypatch):
     monkeypatch.setattr(segments, "in_lanes", lambda devices: False)
 
 
+def test_states_are_donated_and_a_segment_that_overflowed_is_repeated(x64, together, monkeypatch):
+    """A batch's memory becomes that of its result; what has to be repeated starts from the host's copy, with the same random numbers."""
+    s = mixture()
+    reference = sample(jax.random.key(7), cheap(s), s, replicas=2, chunk=2, segment=3)
+    honest, asked = neighbor_spec, []
+
+    def stingy(structure, cutoff, **options):
+        return dataclasses.replace(honest(structure, cutoff, **options), capacity=3, edges=16)
+
+    for module in (guidance, sm):
+        monkeypatch.setattr(module, "neighbor_spec", stingy)
+    compiled = segments.compiled
+
+    def watched(devices, state, stage):
+        program = compiled(devices, state, stage)
+
+        def call(state, stage):
+            asked.append(jax.tree.leaves(state))
+            return program(state, stage)
+
+        call.memory_analysis = program.memory_analysis
+        return call
+
+    monkeypatch.setattr(segments, "compiled", watched)
+    grown = sample(jax.random.key(7), cheap(s), s, replicas=2, chunk=2, segment=3)
+    assert len(asked) > 2  # two segments, and what was repeated
+    assert all(any(leaf.is_deleted() for leaf in leaves) for leaves in asked)
+    np.testing.assert_allclose(positions(grown), positions(reference), atol=1e-5)
+
+
 def test_one_program_for_a_batch_or_one_for_each(x64, monkeypatch):
     """The same structures but for rounding; the last of the batches is padded. In 64 bits, because rounding grows."""
     s = mixture()
