@@ -16,6 +16,11 @@ def data_file(material: str, folder: Path = DATA) -> Path:
     return folder / f"reference_{material}.extxyz.gz"
 
 
+def training_file(material: str, folder: Path = DATA) -> Path:
+    """Path of the packed cells that the prior of one material is trained on."""
+    return folder / f"training_{material}.extxyz.gz"
+
+
 def incomplete(state: Path, only=None) -> list[tuple[Condition, int]]:
     """Conditions with fewer than ``FEWEST`` finished replicas, and how many they have."""
     counted = [(c, sum(c.path(state, i).exists() for i in range(reference.REPLICAS))) for c in reference.conditions(only)]
@@ -69,6 +74,9 @@ def pack(state: Path, only=None, folder: Path = DATA) -> int:
         if frames:
             write(frames, path)
             print(f"{path.name}: {len(frames)} cells of {len(kept)} conditions, {path.stat().st_size / 1024:.0f} KiB")
+        if cells := reference.finished(state, reference.TRAINING[material]):
+            write(cells, training_file(material, folder))
+            print(f"{training_file(material, folder).name}: {len(cells)} cells to train on")
         for condition in group:
             if (material, condition.label) in short:
                 found = short[material, condition.label]

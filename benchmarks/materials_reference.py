@@ -108,7 +108,7 @@ def _silica() -> tuple[Condition, ...]:
     symbols = ("Si",) * 100 + ("O",) * 200
     return tuple(
         Condition(material="silica", label=f"{rate}Kps", symbols=symbols, density=2.2, seed=30000 + 100 * index, rate=float(rate), tier=tier)
-        for index, (rate, tier) in enumerate(((100, 0), (10, 1), (1, 3)))
+        for index, (rate, tier) in enumerate(((100, 0), (10, 2), (1, 5)))
     )
 
 
@@ -119,9 +119,9 @@ def ratios() -> list[tuple[int, int, int]]:
 
 
 def _all() -> dict[str, tuple[Condition, ...]]:
-    binary = [_alloy("cu-zr", ("Cu", "Zr"), (x, 100 - x), f"Cu{x}Zr{100 - x}", 40000 + 10 * x, 0) for x in range(20, 90, 10)]
+    binary = [_alloy("cu-zr", ("Cu", "Zr"), (x, 100 - x), f"Cu{x}Zr{100 - x}", 40000 + 10 * x, 1) for x in range(20, 90, 10)]
     ternary = [
-        _alloy("zr-ni-al", ("Zr", "Ni", "Al"), r, "Zr{}Ni{}Al{}".format(*r), 50000 + 100 * i, 0 if i < 10 else 2) for i, r in enumerate(ratios())
+        _alloy("zr-ni-al", ("Zr", "Ni", "Al"), r, "Zr{}Ni{}Al{}".format(*r), 50000 + 100 * i, 3 if i < 10 else 4) for i, r in enumerate(ratios())
     ]
     return {
         "silicon": _silicon_like("silicon", "Si", 10000),

@@ -31,7 +31,9 @@ def test_table():
     every = reference.conditions()
     assert len({(c.material, c.label) for c in every}) == len(every)
     # no two cells share a seed
-    assert len({c.seed + i for c in every for i in range(reference.REPLICAS)}) == len(every) * reference.REPLICAS
+    seeds = [c.seed + i for c in every for i in range(reference.REPLICAS)]
+    seeds += [c.seed + i for name, c in reference.TRAINING.items() for i in range(reference.TRAINING_CELLS[name])]
+    assert len(set(seeds)) == len(seeds)
     for c in every:
         assert len(c.symbols) == {"silicon": 216, "carbon": 216, "silica": 300, "cu-zr": 500, "zr-ni-al": 500}[c.material]
         assert 0.03 < number_density_from_mass(list(c.symbols), c.density) < 0.18
@@ -51,9 +53,13 @@ def test_ratios_are_all_of_one_to_three():
 
 def test_order_of_work():
     order = reference.cells()
-    assert len(order) == 45 * reference.REPLICAS
+    assert len(order) == 45 * reference.REPLICAS + sum(reference.TRAINING_CELLS.values())
+    # half of the cells to train on come first, the others after the first four of everything
+    early = sum(-(-number // 2) for number in reference.TRAINING_CELLS.values())
+    assert {c.label for c, _ in order[:early]} == {"training"} and (order[early][0].label, order[early][1]) == ("1.5", 0)
+    assert [c.label for c, _ in order].count("training") == sum(reference.TRAINING_CELLS.values())
+    order = [(c, replica) for c, replica in order if c.label != "training"]
     place = {(c.material, c.label, replica): i for i, (c, replica) in enumerate(order)}
-    assert order[0][1] == 0 and order[0][0].label == "1.5"
     # four replicas of every condition before five of any
     first = [i for (*_, replica), i in place.items() if replica < reference.FEWEST]
     assert max(first) < min(i for (*_, replica), i in place.items() if replica >= reference.FEWEST)
@@ -215,7 +221,7 @@ def test_loop_takes_up_lost_cells_and_stops_in_time(tmp_path, monkeypatch, capsy
         if (condition.label, replica) in done or len(done) > 60:
             return None
         # the first cell is busy elsewhere until three others are made
-        if (condition.label, replica) == ("1.5", 0) and len(done) < 3:
+        if (condition.label, replica) == ("training", 0) and len(done) < 3:
             return None
         done.add((condition.label, replica))
         return 1.0
@@ -223,8 +229,8 @@ def test_loop_takes_up_lost_cells_and_stops_in_time(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(reference, "make", make)
     assert materials.main(["reference", "--only", "silicon", "--state", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(done) == 50
-    assert lines[3] == "silicon 1.5 replica 0: 1 s of CPU"
+    assert len(lines) == len(done) == 50 + reference.TRAINING_CELLS["silicon"]
+    assert lines[3] == "silicon training replica 0: 1 s of CPU"
     done.clear()
     assert materials.main(["reference", "--only", "silicon", "--minutes", "0", "--state", str(tmp_path)]) == 0
     assert len(done) <= 1 and "minutes are over" in capsys.readouterr().out

@@ -188,6 +188,18 @@ def test_gradient_through_blocks(x64, monkeypatch):
     np.testing.assert_allclose(made[1], made[0], atol=1e-10 * np.abs(made[0]).max())
 
 
+def test_training_through_blocks(x64, monkeypatch):
+    """Loss and its gradient with respect to the parameters, blocks against all at once; in graphs with the tables for gradients."""
+    s = mixture(n=11, seed=4)
+    prior, made = prior_of("equivariant", s), []
+    for block in (10**9, 4 * prior.spec.capacity):
+        monkeypatch.setattr(features, "BLOCK", block)
+        value = lambda p: denoising_loss(jax.random.key(3), prior.network, p, s, jnp.float64(0.4), prior.spec)[0]  # noqa: E731
+        made.append(jax.jit(jax.value_and_grad(value))(prior.params))
+    for a, b in zip(*map(jax.tree.leaves, made), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, np.abs(b).max()))
+
+
 @pytest.mark.parametrize("kind", ["equivariant", "meshgraphnet"])
 def test_a_list_that_is_too_short_gives_nan(kind):
     """And the prior grown by what it needed gives numbers."""

@@ -87,8 +87,8 @@ def receive(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
 
 
 def send(values: jax.Array, senders: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
-    """Node ``values`` [n, ...] at the senders [...] of edges: all of the graph where it carries ``outgoing``, else any."""
-    if "outgoing" in graph.nodes:
+    """Node ``values`` [n, ...] at the senders [...] of edges: on GPUs all of the graph where it carries ``outgoing``, else any."""
+    if "outgoing" in graph.nodes and jax.default_backend() != "cpu":
         return _spread(values, senders, graph.nodes["outgoing"])
     return values[senders]
 
@@ -99,14 +99,19 @@ def leave(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
 
 
 def by_blocks(function, rows, graph: jraph.GraphsTuple):
-    """function(rows) -> [r, ...] over blocks of the rows of a tree of arrays, so that on a CPU what a block makes stays in cache.
+    """function(rows) -> [r, ...] over blocks of the rows of a tree of arrays, so that on a CPU what a block makes stays in cache; gradients make it
+    again.
 
-    The last block overlaps the one before where the rows are no multiple of it. Graphs for gradients (``outgoing``) and GPUs take all rows at once.
+    The last block overlaps the one before where the rows are no multiple of it. GPUs take all rows at once.
     """
     count, slots = jax.tree.leaves(rows)[0].shape[:2]
     block = max(1, BLOCK // slots)
     block = -(-count // -(-count // block))  # as equal as can be
-    if "outgoing" in graph.nodes or block >= count or jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu":
+        return function(rows)
+    if "outgoing" in graph.nodes:
+        function = jax.checkpoint(function)
+    if block >= count:
         return function(rows)
     starts = np.minimum(np.arange(0, count, block), count - block).astype(np.int32)
     piece = lambda start: jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block), rows)  # noqa: E731

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import csv
 import json
 import math
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from glassjax import distributed
+from glassjax import distributed, segments
 from glassjax.archive import write_arrays
 from glassjax.neighbors import grow
 from glassjax.priors.prior import flatten, read_checkpoint, unflatten
@@ -33,11 +34,29 @@ def initial_state(params, optimizer) -> dict:
 
 
 def _step_function(loss, draw, optimizer, options, mesh):
-    """jit(state, learning_rate) -> (state, losses [batch, ...], sigma of the same shape, needed)."""
-    devices = mesh.devices.size
+    """step(state, learning_rate) -> (state, losses [batch, ...], sigma of the same shape, needed).
+
+    One compiled program on accelerators; on one CPU device the cells of a batch go side by side through a program of one cell, which is faster and
+    takes the memory of as many cells as there are cores.
+    """
+    devices, gradients = mesh.devices.size, jax.value_and_grad(loss, has_aux=True)
+
+    def drawn(state):
+        return draw(jax.random.fold_in(jax.random.key(options.seed), state["step"]))
+
+    def moved(state, gradient, rate):
+        updates, opt = optimizer.update(gradient, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], jax.tree.map(lambda u: -rate * u, updates))
+        count = state["step"]
+        decay = jnp.minimum(options.decay, (1.0 + count) / (10.0 + count))
+        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], params)
+        return state | dict(params=params, ema=ema, opt=opt, step=count + 1)
+
+    if distributed.place()[1] == 1 and segments.in_lanes(tuple(mesh.devices.flat)):
+        return _side_by_side(gradients, drawn, moved)
 
     def sharded(params, batch):
-        (_, (losses, needed)), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch)
+        (_, (losses, needed)), gradient = gradients(params, batch)
         if devices > 1:
             gradient = jax.lax.pmean(gradient, "batch")
         return gradient, losses, needed
@@ -47,17 +66,35 @@ def _step_function(loss, draw, optimizer, options, mesh):
         sharded = jax.shard_map(sharded, mesh=mesh, in_specs=(P(), P("batch")), out_specs=(P(), P("batch"), P("batch")), check_vma=False)
 
     def step(state, rate):
-        batch = draw(jax.random.fold_in(jax.random.key(options.seed), state["step"]))
+        batch = drawn(state)
         gradient, losses, needed = sharded(state["params"], batch)
-        updates, opt = optimizer.update(gradient, state["opt"], state["params"])
-        params = optax.apply_updates(state["params"], jax.tree.map(lambda u: -rate * u, updates))
-        count = state["step"]
-        decay = jnp.minimum(options.decay, (1.0 + count) / (10.0 + count))
-        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], params)
-        return state | dict(params=params, ema=ema, opt=opt, step=count + 1), losses, batch["sigma"], needed
+        return moved(state, gradient, rate), losses, batch["sigma"], needed
 
     # every process needs all of the losses, and a state that it can write
     return jax.jit(step) if distributed.place()[1] == 1 else jax.jit(step, out_shardings=_everywhere(mesh))
+
+
+def _side_by_side(gradients, drawn, moved):
+    """The step of `_step_function` with one program per cell; the mean of the cells' gradients is that of the batch."""
+
+    @jax.jit
+    def draw(state):
+        batch = drawn(state)
+        return batch, [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch) for i in range(len(batch["sigma"]))]
+
+    one, pool = jax.jit(gradients), concurrent.futures.ThreadPoolExecutor(segments.cores())
+    finish = jax.jit(lambda state, found, rate: moved(state, jax.tree.map(lambda *parts: sum(parts) / len(parts), *found), rate))
+    programs = []
+
+    def step(state, rate):
+        batch, cells = draw(state)
+        if not programs:
+            programs.append(one.lower(state["params"], cells[0]).compile())
+        found = list(pool.map(lambda cell: jax.block_until_ready(programs[0](state["params"], cell)), cells))
+        losses, needed = (np.concatenate([np.asarray(aux[i]) for (_, aux), _ in found]) for i in (0, 1))
+        return finish(state, [gradient for _, gradient in found], rate), losses, batch["sigma"], needed
+
+    return step
 
 
 def _everywhere(mesh):

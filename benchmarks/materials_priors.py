@@ -1,0 +1,47 @@
+"""The priors of the benchmark: one per material, trained on cells of one condition, and a joint one over all of them.
+
+`python benchmarks/materials.py train` trains them one after another from the packed training cells, a share of the time each; it goes on from where
+it stopped. Files: PRIORS/MATERIAL.npz with their learning curves.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import materials_pack
+import materials_reference as reference
+
+PRIORS = Path(__file__).parent / "priors"
+JOINT = "joint"
+# A, of the network's graph: past the first shell of every pair; what glassjax train takes by default (5) for silicon and silica
+CUTOFFS = {"silicon": 5.0, "carbon": 4.0, "silica": 5.0, "cu-zr": 4.5, "zr-ni-al": 4.5, JOINT: 4.5}
+BATCH = {"silicon": 4, "carbon": 4, "silica": 4, "cu-zr": 2, "zr-ni-al": 2, JOINT: 4}
+
+
+def prior_file(name: str, folder: Path = PRIORS) -> Path:
+    """The prior of a material, or the joint one."""
+    return folder / f"{name}.npz"
+
+
+def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = reference.DATA) -> list[str]:
+    """The glassjax command that trains one prior, or goes on with it, until it has had ``minutes`` in all."""
+    materials = list(reference.MATERIALS) if name == JOINT else [name]
+    cells = [materials_pack.training_file(material, data) for material in materials]
+    missing = [str(path) for path in cells if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"got no {', '.join(missing)}; needs cells to train on; run `python benchmarks/materials.py reference` and `pack`")
+    out = prior_file(name, folder)
+    options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(BATCH[name]), "--minutes", str(minutes)]
+    return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *(["--resume"] if out.with_suffix(".state.npz").exists() else [])]
+
+
+def train(names, minutes: float, folder: Path = PRIORS) -> int:
+    """Train each until it has had ``minutes``; the first exit status that is not 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        status = subprocess.run(command(name, minutes, folder)).returncode
+        if status:
+            return status
+    return 0

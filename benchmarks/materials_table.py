@@ -1,0 +1,158 @@
+"""The table of the benchmark: ensembles of every material, condition and method, kept as they are made, and their metrics.
+
+Methods:
+
+    prior                  the unguided prior
+    g, XRD, ND, ADF, EXAFS the default protocol guided by that curve, the mean over the reference replicas
+    rmc-random, rmc-liquid reverse Monte Carlo on g(r) (materials_baselines)
+    gradient               descent on the misfit of g(r), no prior
+    published              the paper's guidance on g(r): its normalised gradient, its two stages, with the network of a prior given
+
+One rule for all materials: the default protocol and strength of ``glassjax.invert``; priors are trained at one condition each.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import materials_check
+import materials_pack
+import materials_reference as reference
+import numpy as np
+from materials_reference import Condition
+
+HERE = Path(__file__).parent
+R, Q, ANGLES, K = np.linspace(0.08, 8.0, 100), np.arange(1.0, 11.05, 0.1), np.linspace(0.0, 180.0, 91), np.arange(3.0, 12.01, 0.05)
+DISPLACEMENT = 1.5  # A^2
+GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS")
+RMC = ("rmc-random", "rmc-liquid")
+METHODS = ("prior", *GUIDED, *RMC, "gradient", "published")
+EDGES = {
+    "silicon": ("Si:K",),
+    "carbon": ("C:K",),
+    "silica": ("Si:K", "O:K"),
+    "cu-zr": ("Cu:K", "Zr:K"),
+    "zr-ni-al": ("Zr:K", "Ni:K", "Al:K"),
+}
+
+
+def elements_of(condition: Condition) -> tuple[str, ...]:
+    """Elements in the order of the condition's symbols."""
+    return tuple(dict.fromkeys(condition.symbols))
+
+
+def structures_of(frames) -> list:
+    """glassjax structures of ASE frames."""
+    from glassjax.io.atoms import from_atoms
+
+    return [from_atoms(frame) for frame in frames]
+
+
+def targets(method: str, condition: Condition, structures) -> list:
+    """What guides: the mean over the reference replicas of the curve that a measurement would give (reciprocal ones from pairs out to 30 A)."""
+    import glassjax
+    from glassjax.spectra import compute_spectra
+    from glassjax.targets import target
+
+    elements, density = elements_of(condition), float(glassjax.number_density(structures[0]))
+    options = dict(number_density=density, name=method)
+
+    def mean(observable):
+        return np.mean([np.asarray(compute_spectra([s], [observable])[0][0]) for s in structures], axis=0)
+
+    if method == "g":
+        return [target(R, mean(glassjax.pair_distribution(R, elements)), elements, function="g", **options)]
+    if method == "ADF":
+        cutoff = materials_check.BONDS[condition.material]
+        return [
+            target(ANGLES, mean(glassjax.angle_distribution(ANGLES, elements, cutoff=cutoff)), elements, function="ADF", cutoff=cutoff, **options)
+        ]
+    if method in ("XRD", "ND"):
+        kind = dict(function="I", weights="xray" if method == "XRD" else "neutron", displacement=DISPLACEMENT)
+        return [target(Q, mean(glassjax.structure_factor(Q, elements, rmax=30.0, **kind)), elements, **kind, **options)]
+    made = []
+    for edge in EDGES[condition.material]:
+        chi = mean(glassjax.exafs(K, elements, edge=edge, number_density=density, kweight=2))
+        found = dict(function="chi(k)", edge=edge, kmin=float(K[0]), kmax=float(K[-1]), number_density=density, name=f"EXAFS {edge}")
+        made.append(glassjax.absorption_target(K, chi, elements, **found))
+    return made
+
+
+def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None):
+    """(structures, facts) of one ensemble by glassjax: the prior alone or guided."""
+    import glassjax
+
+    structures = structures_of(frames)
+    common = dict(
+        symbols=list(condition.symbols), number_density=float(glassjax.number_density(structures[0])), prior=prior, replicas=replicas, seed=seed
+    )
+    common |= {} if steps is None else dict(steps=steps)
+    goals = [] if method == "prior" else targets(method, condition, structures)
+    result = glassjax.generate(**common) if not goals else glassjax.invert(goals, **common)
+    spent, last = result.ensemble.seconds, result.ensemble.last("r_factor")
+    running = spent["total"] - (spent["compilation"] or 0.0)
+    facts = dict(seconds=running / replicas, compilation=spent["compilation"], seconds_per_step=running / replicas / spent["steps"])
+    facts |= dict(r_factor=None if last is None else last.mean(axis=0).tolist(), diverged=replicas - len(result.structures))
+    return result.structures, facts
+
+
+def make(method: str, condition: Condition, frames, out: Path, *, prior, replicas: int, seed: int = 0, steps: int | None = None, **limits) -> dict:
+    """Make one ensemble unless ``out`` holds it: ``LABEL.extxyz`` and its facts in ``LABEL.json``; the facts.
+
+    An ensemble of fewer replicas, another prior or other reference cells than asked for now is made again.
+    """
+    import ase.io
+
+    from glassjax.io.atoms import to_atoms
+
+    folder = out / condition.material / method
+    record, cells = folder / f"{condition.label}.json", folder / f"{condition.label}.extxyz"
+    asked = dict(replicas=replicas, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
+    asked |= dict(reference=[f.info["seed"] for f in frames]) | limits
+    if record.exists() and cells.exists():
+        known = json.loads(record.read_text())
+        if known["asked"] == json.loads(json.dumps(asked)):
+            return known
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    if method in ("prior", *GUIDED):
+        structures, facts = sampled(method, condition, frames, prior=prior, replicas=replicas, seed=seed, steps=steps)
+    else:
+        structures, facts = _baseline(method, condition, frames, prior=prior, replicas=replicas, seed=seed, **limits)
+    facts |= dict(asked=asked, wall=time.monotonic() - begun, material=condition.material, condition=condition.label, method=method)
+    part = cells.with_suffix(".part")
+    ase.io.write(part, [to_atoms(s) for s in structures], format="extxyz")
+    part.replace(cells)
+    record.write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def _mark(prior) -> str:
+    """What tells one prior from another: the hash of its file, or its name."""
+    import hashlib
+
+    path = Path(str(prior))
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else str(prior)
+
+
+def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, **limits):
+    import materials_baselines as baselines
+
+    structures = structures_of(frames)
+    goal = targets("g", condition, structures)[0]
+    return baselines.ensemble(method, condition, goal, structures, replicas=replicas, seed=seed, prior=prior, **limits)
+
+
+def metrics(condition: Condition, generated, references, modalities=None) -> dict:
+    """Errors, diversities and dED of every modality, and local order of both; ``references`` may be curves that are known already."""
+    from glassjax.analysis.comparison import compare
+
+    return compare(generated, references, modalities, cutoffs=materials_check.BONDS[condition.material]).to_dict()
+
+
+def conditions_of(material: str, labels=None) -> list[tuple[Condition, list]]:
+    """(condition, packed reference cells) of those that are packed."""
+    packed = materials_pack.load(material)
+    return [(c, packed[c.label]) for c in reference.conditions([material]) if c.label in packed and (labels is None or c.label in labels)]
