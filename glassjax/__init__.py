@@ -44,7 +44,8 @@ _NAMES = {
     "inversion": "Inversion generate invert",
     "settings": "read_run",
     "measurements": "read_target",
-    "analysis": "diamond_fraction bond_angles coordination_fractions coordination_numbers matching_fraction shortest_distance",
+    "analysis": "compare diamond_fraction bond_angles coordination_fractions coordination_numbers dihedral_angles matching_fraction "
+    "partial_coordination ring_counts shortest_distance steinhardt voronoi_indices warren_cowley",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = {name.split(".")[0] for name in _NAMES} | {"noise", "nuisance", "report", "melt_quench", "cli"}
