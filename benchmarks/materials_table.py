@@ -137,12 +137,28 @@ def _mark(prior) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else str(prior)
 
 
-def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, **limits):
+def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, steps=2000):
+    """Ensembles without glassjax's prior and guidance, one structure after another."""
+    import glassjax
     import materials_baselines as baselines
 
-    structures = structures_of(frames)
-    goal = targets("g", condition, structures)[0]
-    return baselines.ensemble(method, condition, goal, structures, replicas=replicas, seed=seed, prior=prior, **limits)
+    goal, closest = targets("g", condition, structures_of(frames))[0], baselines.closest_distances(frames)
+    if method == "published":
+        begun = time.monotonic()
+        result = baselines.published_guidance(condition, goal, prior=prior, replicas=replicas, seed=seed)
+        return result.structures, dict(seconds=(time.monotonic() - begun) / replicas, r_factor=result.ensemble.last("r_factor").mean(axis=0).tolist())
+    made, records = [], []
+    for replica in range(replicas):
+        options = dict(seed=seed + replica, minimum_distances=closest)
+        if method == "gradient":
+            atoms, record = baselines.gradient_only(condition, goal, steps=steps, **options)
+        else:
+            start = method.removeprefix("rmc-")
+            atoms, record = baselines.reverse_monte_carlo(condition, R, np.asarray(goal.data), start=start, seconds=seconds, moves=moves, **options)
+        made.append(glassjax.from_atoms(atoms))
+        records.append(record)
+    facts = dict(seconds=float(np.mean([r["seconds"] for r in records])), r_factor=[float(np.mean([np.mean(r["r_factor"]) for r in records]))])
+    return made, facts | {key: float(np.mean([r[key] for r in records])) for key in ("moves", "accepted") if key in records[0]}
 
 
 def metrics(condition: Condition, generated, references, modalities=None) -> dict:
