@@ -43,7 +43,7 @@ def compare(options) -> int:
     print(found.table())
     print("error: of the means; diversity: spread of the reference's replicas; dED = error - diversity, at most 0 is the goal;")
     print("ratio: diversity of the ensemble over that of the reference; all in units of the reference's largest value\n")
-    sides = [local_summary(frames, one) for frames, one in ((ours, found.generated), (theirs, found.reference))]
+    sides = [local_summary(frames, one, found.reference) for frames, one in ((ours, found.generated), (theirs, found.reference))]
     summary = {name: [mean_and_spread(side.get(name, np.zeros(0))) for side in sides] for name in dict.fromkeys([*sides[1], *sides[0]])}
     width = max(len(name) for name in summary)
     print(f"{'local order':<{width}} {'ensemble':>18} {'reference':>18}")

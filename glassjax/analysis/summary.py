@@ -16,21 +16,26 @@ from glassjax.structure import Structure
 SHOWN = 8  # Voronoi indices
 
 
-def local_summary(structures: Sequence[Structure], curves: CurveSet) -> dict[str, np.ndarray]:
+def local_summary(structures: Sequence[Structure], curves: CurveSet, like: CurveSet | None = None) -> dict[str, np.ndarray]:
     """{name and unit: [replicas]}: shortest distance, coordination, angles, Warren-Cowley parameters, and rings and Voronoi indices of ``curves``.
 
     Args:
       structures: an ensemble.
       curves: its curves, for bond cutoffs, rings and Voronoi indices.
+      like: curves whose most frequent Voronoi indices are told; by default its own.
 
     NaN where a replica has no such number (no angle, an element without neighbours).
     """
     rows = [_scalars(one, curves.cutoffs) for one in structures]
     found = {name: np.array([row.get(name, np.nan) for row in rows]) for name in dict.fromkeys(name for row in rows for name in row)}
-    for size, values in _columns(curves, "rings"):
-        found[f"rings of {size:g} per atom"] = values
-    for name, values in _columns(curves, "Voronoi"):
-        found[f"share of {name}"] = values
+    if "rings" in curves:
+        one = curves["rings"]["total"]
+        found |= {f"rings of {size:g} per atom": one.values[:, i] for i, size in enumerate(one.x) if one.values[:, i].any()}
+    told = curves if like is None else like
+    if "Voronoi" in curves and "Voronoi" in told:
+        one, other = curves["Voronoi"]["total"], told["Voronoi"]["total"]
+        for name in other.x[np.argsort(-other.values.mean(axis=0), kind="stable")[:SHOWN]]:
+            found[f"share of {name}"] = one.values[:, one.x == name].sum(axis=1)
     return found
 
 
@@ -49,16 +54,6 @@ def _scalars(structure: Structure, cutoffs) -> dict[str, float]:
     if len(kinds) > 1:
         found |= {f"Warren-Cowley {a}-{b}": v for (a, b), v in warren_cowley(structure, cutoffs).items()}
     return found
-
-
-def _columns(curves: CurveSet, modality: str):
-    """(x, values [replicas]) of the total of ``modality``: rings that occur, or the most frequent names."""
-    if modality not in curves:
-        return []
-    one = curves[modality]["total"]
-    mean = one.values.mean(axis=0)
-    order = np.argsort(-mean, kind="stable")[:SHOWN] if one.x.dtype.kind in "US" else np.arange(len(mean))
-    return [(one.x[i], one.values[:, i]) for i in order if mean[i] > 0]
 
 
 def mean_and_spread(values: np.ndarray) -> tuple[float, float | None]:
