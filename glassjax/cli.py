@@ -1,4 +1,4 @@
-"""The command line: demo, identify, invert, generate, train, melt-quench, label, exafs-table, train-surrogate, spectra, convert.
+"""The command line: demo, identify, invert, generate, train, melt-quench, label, exafs-table, train-surrogate, spectra, compare, convert.
 
 Heavy imports happen inside the modules that run the commands.
 """
@@ -26,7 +26,7 @@ ABSORPTION = ("chi(k)", "chi(R)", "mu(E)")
 ABSORPTION_WINDOWS = ("hanning", "kaiser", "parzen", "welch", "gaussian", "sine")
 # where the function that runs a command lies, if not in `commands`
 PLACES = {"identify": "inspection", "spectra": "inspection", "convert": "inspection", "label": "label_command", "exafs_table": "tabulation"}
-PLACES |= {"train_surrogate": "surrogates.command"}
+PLACES |= {"train_surrogate": "surrogates.command", "compare": "comparison_command"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="glassjax", description="Amorphous structures from scattering data.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_demo, _identify, _invert, _generate, _train, _melt_quench, _label, _exafs_table, _train_surrogate, _spectra, _convert):
+    for add in (_demo, _identify, _invert, _generate, _train, _melt_quench, _label, _exafs_table, _train_surrogate, _spectra, _compare, _convert):
         add(commands)
     return parser
 
@@ -346,6 +346,14 @@ def _spectra(commands) -> None:
     spectra.add_argument("--scattering", metavar="FILE", help="scattering table (default: the shipped ones)")
     spectra.add_argument("--surrogate", metavar="NAME|FILE", help="of mu(E)")
     spectra.add_argument("--out", required=True, metavar="CSV", help="file to write; several functions add their names to it")
+
+
+def _compare(commands) -> None:
+    from glassjax.comparison_command import add_arguments
+
+    compare = _command(commands, "compare", "an ensemble against a reference: error, diversity and dED of every curve, and the local order of both")
+    compare.formatter_class = argparse.HelpFormatter
+    add_arguments(compare)
 
 
 def _identify(commands) -> None:

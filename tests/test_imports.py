@@ -38,7 +38,7 @@ plots
 inversion
 report
 commands
-inspection label_command tabulation
+inspection label_command tabulation comparison_command
 cli
 __main__
 """.split("\n")

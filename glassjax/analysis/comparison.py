@@ -22,7 +22,7 @@ import numpy as np
 from glassjax.analysis.curve_sets import Curves, CurveSet, checked, curves, formula, full_cutoffs
 
 COLLAPSED = 0.7  # ratio of diversities below which an ensemble varies too little
-COMMON = 0.01  # share that a Voronoi index must have in either ensemble to be compared
+NAMES = 20  # Voronoi indices that are compared, the most frequent of the reference
 SAME_VOLUME = 0.05  # relative difference of volumes that is allowed
 
 
@@ -134,8 +134,8 @@ def compare(generated, reference, modalities: Sequence[str] | None = None, *, cu
       surrogate: as `curves`.
       same_cell: refuse ensembles of different numbers of atoms or of volumes that differ by more than 5 % (their diversities say different things).
 
-    Features that neither ensemble has (no such triplet) are left out; those that only the generated one has are scaled by its own maximum. Voronoi
-    indices count where either ensemble has at least 1 % of them; rings where both were looked for.
+    Features that neither ensemble has (no such triplet) are left out; those that only the generated one has are scaled by its own maximum. The 20
+    Voronoi indices most frequent in the reference count, and rings of the sizes that both were searched for.
 
     Raises:
       ValueError: other elements, cells or cutoffs; modalities that given curves lack; and as `curves`.
@@ -222,16 +222,12 @@ def _jackknife(got: np.ndarray, mean: np.ndarray, norm: float) -> float | None:
 
 
 def _aligned(ours: Curves, theirs: Curves) -> tuple[np.ndarray, np.ndarray]:
-    """Values of both on common points: names that matter to either, or the shorter of two axes that begin alike."""
+    """Values of both on common points: the most frequent names of the reference, or the shorter of two axes that begin alike."""
     if theirs.x.dtype.kind in "US":
-        names = np.union1d(ours.x, theirs.x)
-        both = []
-        for one in (ours, theirs):
-            values = np.zeros((len(one.values), len(names)))
-            values[:, np.searchsorted(names, one.x)] = one.values
-            both.append(values)
-        common = np.maximum(both[0].mean(axis=0), both[1].mean(axis=0)) >= COMMON
-        return both[0][:, common], both[1][:, common]
+        chosen = np.argsort(-theirs.values.mean(axis=0), kind="stable")[:NAMES]
+        names = list(ours.x)
+        got = [ours.values[:, names.index(n)] if n in names else np.zeros(len(ours.values)) for n in theirs.x[chosen]]
+        return np.stack(got, axis=1), theirs.values[:, chosen]
     points = min(len(ours.x), len(theirs.x))
     if not np.allclose(ours.x[:points], theirs.x[:points]):
         raise ValueError("got curves on different points; needs the same axis; compute both with curves()")

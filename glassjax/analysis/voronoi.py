@@ -27,8 +27,7 @@ def voronoi_indices(structure: Structure, *, smallest_face: float = 0.0) -> np.n
     """
     if not 0 <= smallest_face < 1:
         raise ValueError(f"got smallest_face = {smallest_face}; needs a share of the surface, from 0 to less than 1")
-    atoms, faces = _faces(structure)
-    owner, corners, area = faces
+    atoms, owner, corners, area = _faces(structure, areas=smallest_face > 0)
     surface = np.bincount(owner, weights=area, minlength=atoms)
     kept = area >= smallest_face * surface[owner]
     counts = np.zeros((atoms, len(SIDES)), int)
@@ -49,8 +48,8 @@ def index_fractions(indices) -> dict[str, float]:
     return {name: count / total for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
 
-def _faces(structure: Structure):
-    """Atoms, and (owner, number of corners, area) of every face of every atom's polyhedron."""
+def _faces(structure: Structure, areas: bool):
+    """Atoms; owner, number of corners and area (0 unless ``areas``) of every face of every atom's polyhedron."""
     from scipy.spatial import Voronoi
 
     cell, positions = _home(structure)
@@ -67,20 +66,22 @@ def _faces(structure: Structure):
                 ) from error
             reach *= 1.5
             continue
-        if _complete(diagram, atoms, reach):
+        needed = 2 * _farthest(diagram, atoms)  # an atom farther away than twice the farthest corner cuts nothing off
+        if needed <= reach:
             break
-        reach *= 1.5
+        reach = min(1.01 * needed, 1.5 * reach)
+    near = np.flatnonzero((diagram.ridge_points < atoms).any(axis=1))
     owner, corners, area = [], [], []
-    for (a, b), ridge in zip(diagram.ridge_points, diagram.ridge_vertices, strict=True):
-        if a >= atoms and b >= atoms:
-            continue
-        size = _area(diagram.vertices[ridge], points[b] - points[a])
+    for ridge in near:
+        a, b = diagram.ridge_points[ridge]
+        ring = diagram.ridge_vertices[ridge]
+        size = _area(diagram.vertices[ring], points[b] - points[a]) if areas else 0.0
         for one in (a, b):
             if one < atoms:
                 owner.append(one)
-                corners.append(len(ridge))
+                corners.append(len(ring))
                 area.append(size)
-    return atoms, (np.array(owner), np.array(corners), np.array(area))
+    return atoms, np.array(owner), np.array(corners), np.array(area)
 
 
 def _home(structure: Structure):
@@ -109,15 +110,15 @@ def _with_images(positions, cell, reach: float) -> np.ndarray:
     return np.concatenate(points)
 
 
-def _complete(diagram, atoms: int, reach: float) -> bool:
-    """Whether no atom beyond ``reach`` could cut the home polyhedra: every corner is closer to its atom than half of it."""
+def _farthest(diagram, atoms: int) -> float:
+    """Distance of the farthest corner of a home polyhedron from its atom, A; infinite where one is open."""
+    most = 0.0
     for atom in range(atoms):
         region = diagram.regions[diagram.point_region[atom]]
         if not region or -1 in region:
-            return False
-        if np.linalg.norm(diagram.vertices[region] - diagram.points[atom], axis=1).max() > reach / 2:
-            return False
-    return True
+            return np.inf
+        most = max(most, np.linalg.norm(diagram.vertices[region] - diagram.points[atom], axis=1).max())
+    return float(most)
 
 
 def _area(corners: np.ndarray, normal: np.ndarray) -> float:
