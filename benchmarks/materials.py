@@ -4,6 +4,9 @@
     python benchmarks/materials.py reference               make the reference cells (a day of one core; resumable, several processes may share it)
     python benchmarks/materials.py status                  which cells there are, and what they cost
     python benchmarks/materials.py pack                    write benchmarks/data/reference_MATERIAL.extxyz.gz
+    python benchmarks/materials.py train [--minutes 15]    train the priors, each on cells of one condition; resumable
+    python benchmarks/materials.py table [--methods ...]   make the ensembles and their metrics: benchmarks/results/materials.json; resumable
+    python benchmarks/materials.py figures                 heat maps and the verdicts
     python benchmarks/materials.py check                   compare the packed cells with what is known
 
 Needs the extra [md] for the first two. ``glassjax melt-quench FORMULA --density D --published --rate R --seed S`` makes one such cell.
@@ -19,6 +22,7 @@ from pathlib import Path
 import materials_reference as reference
 
 STATE = Path(__file__).resolve().parents[2] / "run" / "reference"
+RESULTS = Path(__file__).parent / "results" / "materials.json"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -60,6 +64,39 @@ def pack(options) -> int:
     return materials_pack.pack(options.state, options.only)
 
 
+def train(options) -> int:
+    """Train the prior of each material (and of all together: --only joint) from the packed training cells until it has had --minutes."""
+    import materials_priors
+
+    return materials_priors.train(options.only or list(reference.MATERIALS), options.minutes)
+
+
+def table(options) -> int:
+    """Make what is missing of the table from the packed cells and the priors."""
+    import materials_priors
+    import materials_table
+
+    def prior_of(material, method):
+        if method == "published":
+            return options.meshgraphnet
+        return options.prior or str(materials_priors.prior_file(materials_priors.JOINT if options.joint else material))
+
+    names, limits = options.only or list(reference.MATERIALS), dict(seconds=options.seconds, moves=options.moves)
+    reference.conditions(names)
+    if "published" in options.methods and not options.meshgraphnet:
+        raise ValueError("got no MeshGraphNet for the method published; needs a prior with the paper's network; pass --meshgraphnet FILE")
+    common = dict(out=options.ensembles, results=options.results, replicas=options.replicas, labels=options.conditions, steps=options.steps)
+    return materials_table.run(names, options.methods, prior_of=prior_of, every=options.every, **common, **limits)
+
+
+def figures(options) -> int:
+    """Print the verdicts and draw the heat maps."""
+    import materials_figures
+    import materials_table
+
+    return materials_figures.draw(options.results, materials_table.METHODS, options.results.with_suffix(".png"))
+
+
 def check(options) -> int:
     """Compare the cells with what is known about the materials."""
     import materials_check
@@ -67,11 +104,28 @@ def check(options) -> int:
     return materials_check.main(options.state, options.only, options.data)
 
 
+def _table_options(part) -> None:
+    import materials_table
+
+    part.add_argument("--methods", nargs="+", default=["prior", "g"], choices=materials_table.METHODS, help="by default %(default)s")
+    part.add_argument("--conditions", nargs="+", metavar="LABEL", help="some of those that `status` names")
+    part.add_argument("--replicas", type=int, default=10, help="structures of every ensemble, by default %(default)s")
+    part.add_argument("--ensembles", type=Path, default=STATE.parent / "table", help="folder of what is made, by default %(default)s")
+    part.add_argument("--joint", action="store_true", help="use the prior that is trained on all materials")
+    part.add_argument("--prior", help="use this prior, a name or a file")
+    part.add_argument("--meshgraphnet", help="prior of the method published")
+    part.add_argument("--steps", type=int, help="of the ladder, by default the protocol's")
+    part.add_argument("--seconds", type=float, default=60.0, help="of each reverse Monte Carlo, by default %(default)s")
+    part.add_argument("--moves", type=int, help="at least so many moves of each reverse Monte Carlo")
+    part.add_argument("--every", action="store_true", help="compare rings and Voronoi indices too")
+
+
 def main(arguments=None) -> int:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
-    known = {"densities": make_densities, "reference": make_reference, "status": show_status, "pack": pack, "check": check}
+    known = {"densities": make_densities, "reference": make_reference, "status": show_status, "pack": pack, "train": train}
+    known |= {"table": table, "figures": figures, "check": check}
     for name, function in known.items():
         part = parts.add_parser(name, help=function.__doc__)
         part.add_argument("--state", type=Path, default=STATE, help="folder of the unpacked cells, by default %(default)s")
@@ -79,6 +133,12 @@ def main(arguments=None) -> int:
         part.set_defaults(run=function)
         if name == "reference":
             part.add_argument("--minutes", type=float, help="begin no cell after this time")
+        if name == "train":
+            part.add_argument("--minutes", type=float, default=15.0, help="wall time of each, all sessions together, by default %(default)s")
+        if name in ("table", "figures"):
+            part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")
+        if name == "table":
+            _table_options(part)
         if name == "check":
             part.add_argument("--data", type=Path, default=SHARED, help="folder of the public data, by default %(default)s")
     options = parser.parse_args(arguments)

@@ -34,7 +34,7 @@ def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = refer
         raise FileNotFoundError(f"got no {', '.join(missing)}; needs cells to train on; run `python benchmarks/materials.py reference` and `pack`")
     out = prior_file(name, folder)
     options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(BATCH[name]), "--minutes", str(minutes)]
-    return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *(["--resume"] if out.with_suffix(".state.npz").exists() else [])]
+    return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *(["--resume"] if out.with_suffix(".train.npz").exists() else [])]
 
 
 def train(names, minutes: float, folder: Path = PRIORS) -> int:

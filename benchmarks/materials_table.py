@@ -110,7 +110,7 @@ def make(method: str, condition: Condition, frames, out: Path, *, prior, replica
     folder = out / condition.material / method
     record, cells = folder / f"{condition.label}.json", folder / f"{condition.label}.extxyz"
     asked = dict(replicas=replicas, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
-    asked |= dict(reference=[f.info["seed"] for f in frames]) | limits
+    asked |= dict(reference=[int(f.info["seed"]) for f in frames]) | limits
     if record.exists() and cells.exists():
         known = json.loads(record.read_text())
         if known["asked"] == json.loads(json.dumps(asked)):
@@ -139,8 +139,9 @@ def _mark(prior) -> str:
 
 def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, steps=2000):
     """Ensembles without glassjax's prior and guidance, one structure after another."""
-    import glassjax
     import materials_baselines as baselines
+
+    import glassjax
 
     goal, closest = targets("g", condition, structures_of(frames))[0], baselines.closest_distances(frames)
     if method == "published":
@@ -172,3 +173,86 @@ def conditions_of(material: str, labels=None) -> list[tuple[Condition, list]]:
     """(condition, packed reference cells) of those that are packed."""
     packed = materials_pack.load(material)
     return [(c, packed[c.label]) for c in reference.conditions([material]) if c.label in packed and (labels is None or c.label in labels)]
+
+
+MODALITIES = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "coordination", "dihedral", "q6")
+ELEMENTAL = tuple(m for m in MODALITIES if m != "partial PDF")  # of one element the partial PDF is the PDF
+
+
+def modalities_of(material: str, every: bool = False) -> list[str] | None:
+    """What is compared; None for everything that `glassjax.analysis` knows (rings and Voronoi indices take long)."""
+    return None if every else list(ELEMENTAL if len(EDGES[material]) == 1 else MODALITIES)
+
+
+def shortest(frames) -> dict[str, float]:
+    """Shortest distance of each pair of elements over all frames, A; pairs beyond 4 A are left out."""
+    from ase.neighborlist import neighbor_list
+
+    found: dict[str, float] = {}
+    for frame in frames:
+        symbols = np.array(frame.get_chemical_symbols())
+        i, j, d = neighbor_list("ijd", frame, 4.0)
+        for pair in {tuple(sorted(p)) for p in zip(symbols[i], symbols[j], strict=True)}:
+            chosen = ((symbols[i] == pair[0]) & (symbols[j] == pair[1])) | ((symbols[i] == pair[1]) & (symbols[j] == pair[0]))
+            found["-".join(pair)] = round(min(found.get("-".join(pair), np.inf), float(d[chosen].min())), 3)
+    return found
+
+
+def local(material: str, frames) -> dict[str, list[float]]:
+    """(mean, deviation over the replicas) of the numbers of `materials_check`."""
+    rows = [materials_check.MEASURES[material](frame, materials_check.BONDS[material]) for frame in frames]
+    return {key: [round(float(np.mean([r[key] for r in rows])), 4), round(float(np.std([r[key] for r in rows])), 4)] for key in rows[0]}
+
+
+def row(condition: Condition, frames, generated, facts: dict, reference_curves) -> dict:
+    """What the result file keeps of one ensemble."""
+    made = metrics(condition, structures_of(generated), reference_curves, list(reference_curves))
+    apart, known = shortest(generated), shortest(frames)
+    numbers = ("error", "diversity", "generated_diversity", "ded", "diversity_ratio")
+    rounded = {m: {k: None if v[k] is None else round(v[k], 5) for k in numbers} for m, v in made["modalities"].items()}
+    features = {f"{r['modality']} {r['feature']}": round(r["ded"], 5) for r in made["rows"]}
+    return dict(
+        replicas=made["replicas"],
+        modalities=rounded,
+        features=features,
+        local=dict(generated=local(condition.material, generated), reference=local(condition.material, frames)),
+        shortest=dict(generated=apart, reference=known, margin=round(min(apart.get(p, 4.0) - d for p, d in known.items()), 3)),
+        facts={k: v for k, v in facts.items() if k not in ("material", "condition", "method")},
+    )
+
+
+def run(materials, methods, *, out: Path, results: Path, prior_of, replicas: int, labels=None, every: bool = False, steps=None, **limits) -> int:
+    """Make what is missing of the table, and write ``results`` after every ensemble: {material: {method: {condition: `row`}}}."""
+    import ase.io
+    from materials_reference import TRAINED_AT
+
+    from glassjax.analysis.comparison import curves
+
+    table = json.loads(results.read_text()) if results.exists() else {}
+    for material in materials:
+        group = conditions_of(material, labels)
+        # the condition of the training first
+        for condition, frames in sorted(group, key=lambda pair: pair[0].label != TRAINED_AT[material]):
+            known = None
+            for method in methods:
+                prior = prior_of(material, method)
+                budget = limits if method in (*RMC, "gradient") else {}
+                facts = make(method, condition, frames, out, prior=prior, replicas=replicas, steps=None if budget else steps, **budget)
+                place = table.setdefault(material, {}).setdefault(method, {})
+                if condition.label in place and place[condition.label]["facts"]["asked"] == facts["asked"]:
+                    continue
+                if known is None:
+                    cutoffs = materials_check.BONDS[material]
+                    known = curves(structures_of(frames), modalities_of(material, every), cutoffs=cutoffs)
+                generated = ase.io.read(out / material / method / f"{condition.label}.extxyz", ":")
+                place[condition.label] = row(condition, frames, generated, facts, known)
+                results.write_text(json.dumps(table, indent=1) + "\n")
+                print(line(material, method, condition.label, place[condition.label]), flush=True)
+    return 0
+
+
+def line(material: str, method: str, label: str, found: dict) -> str:
+    """One line of text for one ensemble."""
+    cells = " ".join(f"{name} {one['ded']:+.4f}" for name, one in found["modalities"].items())
+    spent = found["facts"]["seconds"]
+    return f"{material:9} {method:10} {label:10} {cells}  shortest {found['shortest']['margin']:+.2f} A  {spent:.1f} s"

@@ -1,0 +1,78 @@
+"""Heat maps and verdicts of the table over five materials: what `python benchmarks/materials.py figures` draws and prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from materials_reference import MATERIALS, TRAINED_AT
+
+SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "coordination", "dihedral", "q6")
+LIMIT = 0.05  # of the colours
+EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS")
+
+
+def heat_maps(table: dict, methods):
+    """A matplotlib figure: per method (rows) and material (columns) dED of modality x condition, the training condition outlined."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    materials = [m for m in MATERIALS if m in table]
+    methods = [m for m in methods if any(m in table[material] for material in materials)]
+    widths = [max(len(table[m].get(method, {})) for method in methods) for m in materials]
+    figure = Figure(figsize=(2.2 + 0.55 * sum(widths), 0.7 + 2.3 * len(methods)), layout="constrained")
+    axes = figure.subplots(len(methods), len(materials), squeeze=False, width_ratios=widths)
+    image = None
+    for line, method in enumerate(methods):
+        for column, material in enumerate(materials):
+            axis, found = axes[line, column], table[material].get(method, {})
+            labels = [c.label for c in MATERIALS[material] if c.label in found]
+            names = [n for n in SHOWN if any(n in found[one]["modalities"] for one in labels)]
+            if not labels:
+                axis.set_axis_off()
+                continue
+            values = np.array([[found[one]["modalities"].get(n, {}).get("ded", np.nan) for one in labels] for n in names])
+            image = axis.imshow(values, cmap="RdBu_r", vmin=-LIMIT, vmax=LIMIT, aspect="auto")
+            for i, j in np.ndindex(values.shape):
+                if np.isfinite(values[i, j]):
+                    axis.text(j, i, f"{1000 * values[i, j]:.0f}", ha="center", va="center", fontsize=6)
+            axis.set_xticks(range(len(labels)), labels, rotation=60, fontsize=6, ha="right", rotation_mode="anchor")
+            axis.set_yticks(range(len(names)), names if column == 0 or len(names) != len(axes[line, 0].get_yticks()) else [], fontsize=6)
+            if TRAINED_AT[material] in labels:
+                axis.add_patch(Rectangle((labels.index(TRAINED_AT[material]) - 0.5, -0.5), 1, len(names), fill=False, lw=1.8))
+            axis.set_title(f"{material}: {method}", fontsize=8)
+    if image is not None:
+        figure.colorbar(image, ax=axes, label="dED (numbers: 1000 dED)", shrink=0.6, extend="both")
+    return figure
+
+
+def verdicts(table: dict) -> list[str]:
+    """The lines of issue and README: shares of cells with dED <= 0, worst, means of error by method, shortest distances, diversity, cost."""
+    lines = []
+    for material, methods in table.items():
+        for method, found in methods.items():
+            cells = {names: [found[c]["modalities"][m]["ded"] for c in found for m in names if m in found[c]["modalities"]] for names in (EASY, HARD)}
+            easy, hard = cells[EASY], cells[HARD]
+            error = np.mean([one["error"] for c in found.values() for one in c["modalities"].values()])
+            ratio = [
+                one["diversity_ratio"] for c in found.values() for name, one in c["modalities"].items() if name in HARD and one["diversity_ratio"]
+            ]
+            margin = min(c["shortest"]["margin"] for c in found.values())
+            seconds = np.mean([c["facts"]["seconds"] for c in found.values()])
+            share = [100 * float(np.mean(np.array(one) <= 0)) for one in (easy, hard)]
+            lines.append(
+                f"{material:9} {method:10} {len(found):2} conditions  {', '.join(EASY)}: {share[0]:3.0f} % <= 0, worst {max(easy):+.4f}  "
+                f"{', '.join(HARD)}: {share[1]:3.0f} %, worst {max(hard):+.4f}  mean error {error:.4f}  "
+                f"diversity x {min(ratio, default=float('nan')):.2f}  shortest {margin:+.2f} A  {seconds:.1f} s"
+            )
+    return lines
+
+
+def draw(results: Path, methods, picture: Path) -> int:
+    """Print the verdicts and write the heat maps."""
+    table = json.loads(results.read_text())
+    print("\n".join(verdicts(table)))
+    heat_maps(table, methods).savefig(picture, dpi=130)
+    print(f"wrote {picture}")
+    return 0

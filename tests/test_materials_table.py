@@ -1,0 +1,138 @@
+"""The table of the benchmark over five materials: targets, resumable ensembles, what is kept of them, verdicts and heat maps."""
+
+import json
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import materials  # noqa: E402
+import materials_figures as figures  # noqa: E402
+import materials_pack as packing  # noqa: E402
+import materials_priors as priors  # noqa: E402
+import materials_reference as reference  # noqa: E402
+import materials_table as table  # noqa: E402
+import tiny  # noqa: E402
+from tiny import allow_rank_promotion  # noqa: E402, F401
+
+import glassjax  # noqa: E402
+from glassjax.io.atoms import to_atoms  # noqa: E402
+from glassjax.structure import random_packing  # noqa: E402
+
+SMALL = reference.Condition(material="silicon", label="2.5", symbols=("Si",) * 32, density=2.3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    made = []
+    for seed in range(4):
+        atoms = to_atoms(random_packing(seed, list(SMALL.symbols), number_density=tiny.RHO, minimum_distance=2.1))
+        atoms.info.update(seed=seed, condition="2.5", material="silicon")
+        made.append(atoms)
+    return made
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return tiny.tiny_prior()
+
+
+@pytest.mark.parametrize("method", ["g", "XRD", "ADF", "EXAFS"])
+def test_targets_are_means_over_the_reference(method, frames):
+    structures = table.structures_of(frames)
+    both = table.targets(method, SMALL, structures)
+    parts = [table.targets(method, SMALL, [one]) for one in structures]
+    assert len(both) == 1
+    mean = np.mean([np.asarray(part[0].data) for part in parts], axis=0)
+    np.testing.assert_allclose(both[0].data, mean, atol=2e-5 * np.abs(mean).max())
+    spread = np.std([np.asarray(part[0].data) for part in parts], axis=0).max()
+    assert spread > 0.02 * np.abs(mean).max()  # the parts differ, so the mean is not any of them
+
+
+def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
+    calls = []
+
+    def sampled(method, condition, frames, *, prior, replicas, seed, steps):
+        calls.append((method, replicas))
+        return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
+
+    monkeypatch.setattr(table, "sampled", sampled)
+    common = dict(prior="silicon", seed=3)
+    first = table.make("g", SMALL, frames, tmp_path, replicas=2, **common)
+    assert table.make("g", SMALL, frames, tmp_path, replicas=2, **common) == first and calls == [("g", 2)]
+    assert len(ase.io.read(tmp_path / "silicon" / "g" / "2.5.extxyz", ":")) == 2
+    table.make("g", SMALL, frames, tmp_path, replicas=3, **common)
+    table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
+    table.make("prior", SMALL, frames[:3], tmp_path, replicas=3, **common)
+    assert calls == [("g", 2), ("g", 3), ("g", 3), ("prior", 3)]
+
+
+def test_guided_ensemble_is_sampled_and_timed(frames, prior):
+    structures, facts = table.sampled("g", SMALL, frames, prior=prior, replicas=2, seed=0, steps=12)
+    assert len(structures) == 2 - facts["diverged"] and facts["seconds"] > 0
+    assert len(facts["r_factor"]) == 1
+
+
+def test_row_of_an_ensemble_against_itself(frames):
+    """Error 0, dED = -diversity, ratio 1; and what the reference has as local order, the generated has."""
+    from glassjax.analysis.comparison import curves
+
+    limits = table.materials_check.BONDS["silicon"]
+    known = curves(table.structures_of(frames), ["PDF", "ADF"], cutoffs=limits)
+    row = table.row(SMALL, frames, frames, dict(asked={}, seconds=1.0), known)
+    for one in row["modalities"].values():
+        assert one["error"] == pytest.approx(0, abs=1e-5) and one["ded"] == pytest.approx(-one["diversity"], abs=2e-5)
+        assert one["diversity"] > 0 and one["diversity_ratio"] == pytest.approx(1, abs=1e-3)
+    assert row["local"]["generated"] == row["local"]["reference"] and row["shortest"]["margin"] == 0
+    closest = min(glassjax.shortest_distance(s) for s in table.structures_of(frames))
+    assert row["shortest"]["reference"]["Si-Si"] == pytest.approx(closest, abs=1e-3)
+
+
+def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "conditions_of", lambda material, labels: [(SMALL, frames)])
+    monkeypatch.setattr(table, "modalities_of", lambda material, every: ["PDF", "XRD", "ADF"])
+    made = []
+
+    def sampled(method, *_, replicas, **__):
+        made.append(method)
+        return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
+
+    monkeypatch.setattr(table, "sampled", sampled)
+    results = tmp_path / "r.json"
+    options = dict(out=tmp_path / "t", results=results, prior_of=lambda material, method: "silicon", replicas=3)
+    assert table.run(["silicon"], ["g"], **options) == 0
+    assert table.run(["silicon"], ["prior", "g"], **options) == 0
+    assert made == ["g", "prior"]
+    found = json.loads(results.read_text())["silicon"]
+    assert set(found) == {"g", "prior"} and found["g"]["2.5"]["modalities"]["PDF"]["ded"] < 0
+    capsys.readouterr()
+    assert figures.draw(results, table.METHODS, tmp_path / "r.png") == 0
+    said = capsys.readouterr().out
+    assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said
+    assert (tmp_path / "r.png").stat().st_size > 5000
+
+
+def test_training_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match="training_carbon.extxyz.gz; needs cells to train on; run"):
+        priors.command("carbon", 1.0, tmp_path, tmp_path)
+    for name in reference.MATERIALS:
+        packing.training_file(name, tmp_path).touch()
+    command = priors.command("carbon", 2.5, tmp_path, tmp_path)
+    assert command[3:5] == ["train", str(tmp_path / "training_carbon.extxyz.gz")] and "--resume" not in command
+    assert command[command.index("--minutes") + 1] == "2.5" and command[command.index("--out") + 1] == str(tmp_path / "carbon.npz")
+    (tmp_path / "carbon.train.npz").touch()
+    assert priors.command("carbon", 2.5, tmp_path, tmp_path)[-1] == "--resume"
+    assert sum(one.endswith(".extxyz.gz") for one in priors.command(priors.JOINT, 1.0, tmp_path, tmp_path)) == 5
+
+
+def test_bad_input(tmp_path, capsys):
+    assert materials.main(["table", "--only", "germanium", "--results", str(tmp_path / "r.json")]) == 2
+    assert "got materials germanium" in capsys.readouterr().err
+    assert materials.main(["table", "--only", "silicon", "--methods", "published", "--results", str(tmp_path / "r.json")]) == 2
+    assert "--meshgraphnet" in capsys.readouterr().err
+    assert materials.main(["figures", "--results", str(tmp_path / "none.json")]) == 2
