@@ -2,6 +2,11 @@
 
 A row is named QUANTITY/NETWORK/REPLICASxATOMS/CODE. The cell is a random packing of silicon at its crystal's density; data are its own g(r), 100
 points to 8 A. Steps of glassjax run as `sample` runs them (side by side on a CPU, as one batch on a GPU), those of PyTorch one by one or batched.
+
+Quality, of the run that was timed, by the same code for all: of steps the mean |g(r) - data| of the structures after them, from the packing with
+noise of 0.3 A down the same levels with the same random numbers (unguided the codes differ only by what keeps atoms apart in glassjax; so few steps
+check them, and inversions tell how well data are met); of a training step the denoising loss at 0.3 A before it; of an inversion the mean
+|g(r) - data| of its structures. `gflop` counts the matrix products of what was timed.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ QUANTITIES, NETWORKS = ("training", "unguided", "guided", "inversion"), ("equiva
 REPLICAS, ATOMS = (1, 8, 64, 256), (216, 1000, 5000, 17576)
 CODES = ("glassjax", "torch-eager", "torch-near", "torch-compiled", "torch-batched")
 DENSITY, SPACING = 0.0499, 1.6  # atoms per A^3; A, the packing's shortest distance
-STEPS = 8
+SIGMA, DROP, STEPS = 0.3, 0.001, 8  # A, noise that steps begin with, and that each takes away: what one of PyTorch's 512 does
 
 
 def names() -> dict[str, tuple]:
@@ -22,8 +27,6 @@ def names() -> dict[str, tuple]:
     for quantity, network, replicas, atoms, code in itertools.product(QUANTITIES, NETWORKS, REPLICAS, ATOMS, CODES):
         alone = code.startswith("torch") and code != "torch-batched"
         if (code != "glassjax" and network == "equivariant") or (alone and replicas > 1) or (code == "torch-batched" and replicas == 1):
-            continue
-        if quantity in ("training", "inversion") and code not in ("glassjax", "torch-eager", "torch-near"):
             continue
         rows[f"{quantity}/{network}/{replicas}x{atoms}/{code}"] = (quantity, network, replicas, atoms, code)
     return rows | {f"ensemble/equivariant/{replicas}x216/glassjax": ("ensemble", "equivariant", replicas, 216, "glassjax") for replicas in (64, 256)}
@@ -45,21 +48,26 @@ def packing(atoms: int, seed: int = 0):
 
 
 def prior_of(arguments, network: str):
-    """(prior, remark): the shipped one or a file's for the equivariant network; a MeshGraphNet of the published size from a file, or untrained."""
+    """(prior, remark): a shipped one or a file's; where none is named, the default network with random parameters, which costs the same."""
     import jax
-    import run
 
     from glassjax.neighbors import build, neighbor_spec
-    from glassjax.priors.meshgraphnet import MeshGraphNet
-    from glassjax.priors.prior import Prior, load_prior
+    from glassjax.priors.prior import Prior, load_prior, make_network
 
-    if network == "equivariant":
-        return run.prior_for(arguments.prior)
-    if arguments.meshgraphnet:
-        return load_prior(arguments.meshgraphnet), arguments.meshgraphnet
-    cell, body = packing(216), MeshGraphNet(elements=1)
+    name = arguments.prior if network == "equivariant" else arguments.meshgraphnet
+    if name:
+        return load_prior(name), name
+    cell, body = packing(216), make_network(dict(name=network, options=dict(elements=1)))
     graph = build(cell, neighbor_spec(cell, body.cutoff)).to_jraph(cell.species, jax.numpy.float32(0.5))
     return Prior(params=jax.jit(body.init)(jax.random.key(0), graph)["params"], network=body, elements=("Si",)), "untrained"
+
+
+def levels_of(atoms: int):
+    """Noise levels [steps, 2] (from, to; A) of the steps that are timed: fewer in large cells."""
+    from glassjax.noise import linear
+
+    steps = STEPS if atoms <= 1000 else 2
+    return linear(steps, sigma_max=SIGMA, sigma_min=SIGMA - steps * DROP)
 
 
 def goal_of(cell, rmax: float = 8.0):
@@ -74,35 +82,61 @@ def goal_of(cell, rmax: float = 8.0):
     return target(r, data, ["Si"], function="g", number_density=DENSITY)
 
 
-def _stage(prior, cell, guided: bool, steps: int, rmax: float = 8.0):
+def misfit(structures, data) -> float:
+    """Mean |g(r) - data| over 100 points to 8 A and the structures, which have one number of atoms and one cell.
+
+    Raises:
+      RuntimeError: positions that are not finite, or atoms so crowded that the neighbour list overflows.
+    """
+    import jax
+    import numpy as np
+    import run
+
+    from glassjax.observables import pair_distribution
+
+    if not all(np.isfinite(np.asarray(s.positions)).all() for s in structures):
+        raise RuntimeError("the positions are not finite")
+    curve = jax.jit(pair_distribution(run.radii(), ["Si"]).fit(structures[0], margin=14.0))
+    found = float(np.mean([np.abs(np.asarray(curve(s)) - np.asarray(data)).mean() for s in structures]))
+    if not np.isfinite(found):
+        raise RuntimeError("the atoms are so crowded that the neighbour list overflows")
+    return found
+
+
+def _stage(prior, cell, guided: bool, rmax: float = 8.0):
     import jax.numpy as jnp
 
     from glassjax._pytree import replace
-    from glassjax.noise import geometric
     from glassjax.protocols import protocol, stages
 
     last = stages(prior, [goal_of(cell, rmax)] if guided else [], elements=("Si",), protocol=protocol(corrections=0))[-1]
-    ladder = jnp.asarray(geometric(steps, sigma_max=0.3, sigma_min=0.2), jnp.float32)
+    ladder = jnp.asarray(levels_of(len(cell.species)), jnp.float32)
     return replace(last, score=last.score.fit(cell), sampler=last.sampler.fit(cell), ladder=ladder)
 
 
-def _rates(flops: float, seconds: float) -> dict:
-    return dict(gflop=flops / 1e9, gflop_per_s=flops / seconds / 1e9)  # run.py measures the machine's rate, after it has read the memory
+def _gflop_of_step(stage, cell) -> float:
+    """Of the matrix products of one step of one replica, the mean of the stage's."""
+    import flops
+    import jax
+
+    from glassjax.replica import advance, start
+
+    return flops.matmul_flops(advance, start(jax.random.key(0), 0, cell), stage) / len(stage.ladder) / 1e9
 
 
 def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
     """One step per replica (reverse SDE, veto; no Langevin correction), as `sample` runs a segment."""
-    import flops as counting
     import jax
     import numpy as np
 
     from glassjax import segments
-    from glassjax.replica import advance, needed_of, start
+    from glassjax.replica import needed_of, start
     from glassjax.structure import stack
 
     prior, remark = prior
-    cell, steps = packing(atoms), STEPS if atoms <= 1000 else 2
-    stage = _stage(prior, cell, quantity == "guided", steps, arguments.rmax)
+    cell = packing(atoms)
+    stage = _stage(prior, cell, quantity == "guided", arguments.rmax)
+    steps = len(stage.ladder)
     devices = (jax.devices()[0],)
     chunk = min(replicas, segments.default_chunk(replicas, 1, 1)) if segments.in_lanes(devices) else replicas
     states = jax.vmap(start, in_axes=(None, 0, 0))(jax.random.key(0), jax.numpy.arange(chunk), stack([cell] * chunk))
@@ -121,12 +155,18 @@ def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
         runner(states, stage, chunk=chunk, check=False)
         spent.append(time.perf_counter() - begun)
     median = float(np.median(spent))
-    one = jax.tree.map(lambda leaf: leaf[0], states)
-    rates = _rates(counting.matmul_flops(advance, one, stage) / steps, median / steps / chunk)
-    if not bool(np.isfinite(np.asarray(new.structure.positions)).all()):
-        raise RuntimeError("the steps gave positions that are not finite")
-    quality = dict(quality=float(np.nanmean(np.asarray(info["r_factor"])[:, -1])), quality_of=f"R-factor, {remark}") if quantity == "guided" else {}
-    return dict(compile_s=first - median, run_s=median / steps / chunk, chunk=chunk, note="per step per replica") | rates | quality
+
+    def after() -> dict:
+        ends = [jax.tree.map(lambda leaf, i=i: leaf[i], new.structure) for i in range(chunk)]
+        return quality_of_steps(ends, cell, remark) | dict(gflop=_gflop_of_step(stage, cell))
+
+    return dict(compile_s=first - median, run_s=median / steps / chunk, chunk=chunk, note="per step per replica", after=after)
+
+
+def quality_of_steps(ends, cell, remark: str) -> dict:
+    """`misfit` after the steps, to the g(r) of the packing that they began from."""
+    steps = len(levels_of(len(cell.species)))
+    return dict(quality=misfit(ends, goal_of(cell).data), quality_of=f"mean |dg| after {steps} steps, {remark}")
 
 
 def _training(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
@@ -142,6 +182,7 @@ def _training(arguments, prior, replicas: int, atoms: int, quantity: str) -> dic
     cells, options = [packing(atoms)], training.TrainingOptions(batch=replicas)
     padded, spec = training.pad(cells, ("Si",)), training.training_spec(cells, prior.network.cutoff)
     batch, adam = training._batches(options, 1)(jax.random.key(0)), optax.adam(1e-3)
+    batch |= dict(sigma=jax.numpy.full(replicas, SIGMA))
     loss = jax.value_and_grad(training._batch_loss(prior.network, options, padded, spec), has_aux=True)
 
     def step(params, state, batch):
@@ -153,9 +194,9 @@ def _training(arguments, prior, replicas: int, atoms: int, quantity: str) -> dic
     (_, _, losses), compile_s, run_s = run.timed(step, *given, seconds=arguments.seconds)
     if not bool(jax.numpy.isfinite(losses).all()):
         raise RuntimeError("the loss is not finite: a neighbour list overflowed")
-    rates = _rates(counting.matmul_flops(step, *given) / replicas, run_s / replicas)
-    quality = dict(quality=float(losses.mean()), quality_of=f"denoising loss on a packing, {remark}")
-    return dict(compile_s=compile_s, run_s=run_s / replicas, note="per step per cell") | rates | quality
+    gflop = counting.matmul_flops(step, *given) / replicas / 1e9
+    quality = dict(quality=float(losses.mean()), quality_of=f"denoising loss at {SIGMA} A, {remark}")
+    return dict(compile_s=compile_s, run_s=run_s / replicas, note="per step per cell", gflop=gflop) | quality
 
 
 def _inversion(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
@@ -163,23 +204,35 @@ def _inversion(arguments, prior, replicas: int, atoms: int, quantity: str) -> di
     import numpy as np
 
     from glassjax.inversion import invert
-    from glassjax.observables import pair_distribution
 
     prior, remark = prior
     cell = target_cell(atoms)
     goal = goal_of(cell)
     density = atoms / abs(float(np.linalg.det(np.asarray(cell.cell))))
     found = invert(goal, composition="Si", atoms=atoms, number_density=density, prior=prior, replicas=replicas, steps=arguments.steps)
-    seconds, observable = found.ensemble.seconds, pair_distribution(np.linspace(0.08, 8.0, 100), ["Si"]).fit(cell)
-    curves = [np.asarray(observable(s)) for s in found.ensemble.structures]
-    error = float(np.mean([np.abs(c - np.asarray(goal.data)).mean() for c in curves]))
+    seconds = found.ensemble.seconds
     compiling = seconds["compilation"]
     if compiling is None:
         raise RuntimeError("no program ran twice; needs more steps to tell compilation from running")
     made = dict(compile_s=compiling, run_s=(seconds["total"] - compiling) / replicas, note="per structure")
-    return made | dict(
-        quality=error, quality_of=f"mean |dg| of a replica, {remark}", coordination=_four(found.ensemble.structures), target=_four([cell])
-    )
+    made["gflop"] = _gflop_of_step(_stage(prior, cell, True), cell) * _scores(arguments.steps)
+    return made | quality_of_inversion(found.ensemble.structures, cell, remark)
+
+
+def quality_of_inversion(structures, cell, remark: str) -> dict:
+    """`misfit` to the g(r) of the target's cell, and the share of four-coordinated atoms beside the cell's."""
+    error = misfit(structures, goal_of(cell).data)
+    return dict(quality=error, quality_of=f"mean |dg| of a replica, {remark}", coordination=_four(structures), target=_four([cell]))
+
+
+def _scores(steps: int | None) -> int:
+    """How often the default protocol asks for a score: once per level, and once per correction at the levels that have one."""
+    from glassjax.protocols import ladders, protocol
+
+    plan = protocol(**({} if steps is None else dict(steps=steps)))
+    (ladder,) = ladders(plan)
+    low, high = plan.correction_window
+    return len(ladder) + plan.corrections * int(((ladder[:, 1] >= low) & (ladder[:, 1] <= high)).sum())
 
 
 def _four(structures) -> float:
@@ -213,7 +266,7 @@ def _ensemble(arguments, prior, replicas: int, atoms: int, quantity: str) -> dic
 
     prior, remark = prior
     cell = packing(atoms)
-    stage = _stage(prior, cell, True, STEPS)
+    stage = _stage(prior, cell, True)
     sample(jax.random.key(0), [stage], cell, replicas=1)
     sample(jax.random.key(0), [stage], cell, replicas=replicas)  # compiles; on a GPU also finds how many fit
     begun = time.perf_counter()
@@ -230,6 +283,7 @@ def _ensemble(arguments, prior, replicas: int, atoms: int, quantity: str) -> dic
         peer=f"one replica at a time ({len(alone)} of them)",
         quality=float(gap),
         quality_of=f"largest difference of a coordinate (A), {remark}",
+        gflop=_gflop_of_step(stage, cell),
     )
 
 

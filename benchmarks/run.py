@@ -2,7 +2,7 @@
 
 It measures the glassjax that Python finds: install it (`pip install -e ".[test]"`), or set PYTHONPATH to the repository's root. Every row runs in a
 process of its own, so that its peak memory is its own. Compilation is timed apart from running. Where a peer is named, the same quantity is computed
-by it in the same process and `ratio` is peer time / our time; `quality` says how good the result is.
+by it in the same process and `ratio` is peer time / our time; `quality` says how good the result is, by one definition for glassjax and its peer.
 
 Rows of parts stand below; those of whole steps, trainings and inversions, ours and PyTorch's, are made by grid.py (`--rows 'guided/*/8x216/*'`;
 `--list` names all). Every row is written as soon as it is there, beside the rows that the file holds already.
@@ -97,22 +97,6 @@ def radii():
     return np.linspace(0.08, 8.0, 100)
 
 
-def prior_for(name: str):
-    """(prior, remark): a shipped prior or a file; without it, the default network with random parameters, which costs the same."""
-    import jax
-
-    from glassjax.neighbors import build, neighbor_spec
-    from glassjax.priors.equivariant import EquivariantNetwork
-    from glassjax.priors.prior import Prior, load_prior
-
-    try:
-        return load_prior(name), name
-    except FileNotFoundError:
-        network, cell = EquivariantNetwork(elements=1), silicon(216)[1]
-        graph = build(cell, neighbor_spec(cell, network.cutoff)).to_jraph(cell.species, jax.numpy.float32(0.5))
-        return Prior(params=network.init(jax.random.key(0), graph)["params"], network=network, elements=("Si",)), "untrained"
-
-
 def row_histogram(arguments, atoms: int, gradient: bool) -> dict:
     """g(r) of one cell, alone or with the gradient of a weighted sum of its points, against another code."""
     import jax
@@ -147,7 +131,7 @@ def row_score(arguments, atoms: int) -> dict:
     import numpy as np
 
     clean, noisy = silicon(atoms)
-    prior, remark = prior_for(arguments.prior)
+    prior, remark = grid.prior_of(arguments, "equivariant")
     (score, _), compile_s, run_s = timed(prior.fit(noisy), noisy, np.float32(0.2))
     before = np.asarray(noisy.positions - clean.positions)
     after = before + 0.2**2 * np.asarray(score)
@@ -172,13 +156,16 @@ def run_one(arguments) -> None:
 
     function, more = ROWS[arguments.one]
     result = function(arguments, *more)
+    after = result.pop("after", dict)
     result |= dict(row=arguments.one, memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     device = jax.devices()[0]
     result |= dict(device=device.device_kind, jax=jax.__version__)
     statistics = device.memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         result["device_memory_mib"] = statistics["peak_bytes_in_use"] / 2**20
-    if "gflop_per_s" in result:  # last: it takes memory of its own
+    result |= after()  # this and the next take memory of their own
+    if "gflop" in result:
+        result["gflop_per_s"] = result["gflop"] / result["run_s"]
         rate = flops.matmul_rate() / 1e9
         result |= dict(matmul_gflop_per_s=rate, share_of_matmul_rate=result["gflop_per_s"] / rate)
     print("ROW " + json.dumps(result))
@@ -224,7 +211,7 @@ def main() -> int:
     parser.add_argument("command", nargs="*", help="nothing to run, or: compare OLD.json [NEW.json]")
     parser.add_argument("--rows", nargs="+", default=DEFAULT, metavar="PATTERN", help=f"shell patterns, see --list (default {' '.join(DEFAULT)})")
     parser.add_argument("--list", action="store_true", help="name all rows and stop")
-    parser.add_argument("--prior", default="silicon", help="shipped name or file (default silicon)")
+    parser.add_argument("--prior", default="silicon", help="shipped name or file (default silicon); '' for random parameters")
     parser.add_argument("--meshgraphnet", metavar="FILE", help="prior with a MeshGraphNet (default: the published size, untrained)")
     parser.add_argument("--seconds", type=float, default=3.0, help="to repeat a step for, the median counts (default 3)")
     parser.add_argument("--steps", type=int, help="of the ladder of an inversion (default: the protocol's)")

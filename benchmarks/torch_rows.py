@@ -4,51 +4,89 @@ from __future__ import annotations
 
 import time
 
+import grid
 import numpy as np
+import run
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from torch_reference import convert, sampler, spectra
+from torch_reference.graph import radius_graph
 
-SIGMA, STRENGTH = (0.3, 0.299), 3000.0  # A; weight of the guidance for g(r) of silicon in the paper
+STRENGTH = 3000.0  # weight of the guidance for g(r) of silicon in the paper
 
 
 def measure(arguments, prior, quantity: str, replicas: int, atoms: int, code: str) -> dict:
     """One row of grid.py by PyTorch on two threads or what torch finds, in float32; on CUDA where torch has it."""
-    import torch
-
     prior, remark = prior
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if quantity == "inversion":
         return _inversion(arguments, prior, remark, replicas, atoms, code, device)
-    import grid
-
     cell = grid.packing(atoms)
-    positions = torch.tensor(np.asarray(cell.positions))[None].repeat(replicas, 1, 1).to(device)
-    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
-    made = _sampler(prior, cell, code, device, guided=quantity == "guided")
-    if quantity == "training":
-        call = _training_step(made, positions)
-    else:
-        noise = torch.randn(positions.shape, generator=torch.Generator().manual_seed(0)).to(positions)
-        call = lambda: made.step(positions, *SIGMA, noise)  # noqa: E731
-    spent = []
-    while len(spent) < 4 or sum(spent[2:]) < arguments.seconds:  # the second call may still warm up
+    begin = torch.tensor(np.asarray(cell.positions))[None].repeat(replicas, 1, 1).to(device)
+    levels = grid.levels_of(atoms)
+    drawn = [_draws(replicas, atoms, step).to(device) for step in range(len(levels))]
+
+    def calls(code: str):
+        made = _sampler(prior, cell, code, device, guided=quantity == "guided")
+        return _training(made, begin) if quantity == "training" else _walk(made, begin, levels, drawn)
+
+    call, wait = calls(code), torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    spent, results = [], []
+    while len(spent) < max(4, len(levels)) or sum(spent[2:]) < arguments.seconds:  # the second call may still warm up
         begun = time.perf_counter()
-        call()
+        results.append(next(call))
         wait()
         spent.append(time.perf_counter() - begun)
     median = float(np.median(spent[2:]))
-    return dict(compile_s=max(spent[0] - median, 0.0), run_s=median / replicas, note=f"per step per replica, torch {torch.__version__} on {device}")
+
+    def after() -> dict:
+        if quantity == "training":
+            quality = dict(quality=float(results[0]), quality_of=f"denoising loss at {grid.SIGMA} A, {remark}")
+        else:
+            quality = grid.quality_of_steps(_structures(results[len(levels) - 1], cell), cell, remark)
+        return quality | dict(gflop=_gflop(lambda: next(calls(_plain(code)))) / replicas)
+
+    note = f"per step per replica, torch {torch.__version__} on {device}"
+    return dict(compile_s=max(spent[0] - median, 0.0), run_s=median / replicas, note=note, after=after)
 
 
-def _sampler(prior, cell, code: str, device: str, guided: bool, data=None):
-    import torch
-    from torch_reference import convert, sampler, spectra
+def _draws(replicas: int, atoms: int, step: int):
+    """Standard normal numbers [2, replicas, atoms, 3] that replicas of glassjax draw at a step, see `glassjax.replica.advance`: kick and noise."""
+    import jax
 
-    box = torch.tensor(np.asarray(cell.cell)).to(device)
+    def one(replica):
+        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(0), replica), step))
+        return jax.vmap(lambda key: jax.random.normal(key, (atoms, 3)))(keys)
+
+    return torch.tensor(np.asarray(jax.vmap(one, out_axes=1)(np.arange(replicas))))
+
+
+def _plain(code: str) -> str:
+    """The form whose products are counted: the counter sees nothing inside compiled programs, which make the same."""
+    return "torch-near" if code == "torch-compiled" else code
+
+
+def _gflop(call) -> float:
+    """Of the matrix products of a call, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def _structures(positions, cell) -> list:
+    """glassjax's structures of positions [replicas, n, 3] of silicon."""
+    from glassjax.structure import structure
+
+    return [structure(p, np.asarray(cell.cell), ["Si"] * len(p)) for p in positions.cpu().numpy()]
+
+
+def _sampler(prior, cell, code: str, device: str, guided: bool):
+    """The reference's sampler in one of its forms; data are the cell's own g(r)."""
+    box, positions = (torch.tensor(np.asarray(a)).to(device) for a in (cell.cell, cell.positions))
     guidance = None
     if guided:
-        near = code != "torch-eager"
-        observable = spectra.PairDistribution(np.linspace(0.08, 8.0, 100), box, len(cell.positions), near=near)
-        own = observable(torch.tensor(np.asarray(cell.positions)).to(device)[None])[0] if data is None else torch.as_tensor(data).to(box)
-        guidance = sampler.Guidance([(observable, own)], STRENGTH)
+        observable = spectra.PairDistribution(run.radii(), box, len(positions), near=code != "torch-eager")
+        guidance = sampler.Guidance([(observable, observable(positions[None])[0])], STRENGTH)
     network = convert.from_prior(prior).to(device)
     made = sampler.ReverseSDE(network, torch.tensor(np.asarray(cell.species)).long().to(device), box, guidance)
     if code != "torch-compiled":
@@ -59,47 +97,48 @@ def _sampler(prior, cell, code: str, device: str, guided: bool, data=None):
     return made.compiled()
 
 
-def _training_step(made, positions):
-    """Denoising loss, gradient and Adam update of a batch at one noise level."""
-    import torch
-    from torch_reference.graph import radius_graph
+def _walk(made, begin, levels, drawn):
+    """Positions [replicas, n, 3] after each step down the levels, over and over from the same start and noise."""
+    while True:
+        positions = begin + float(levels[0, 0]) * drawn[0][0]
+        for (sigma, following), (_, noise) in zip(levels, drawn, strict=True):
+            positions = made.step(positions, sigma, following, noise)
+            yield positions
 
+
+def _training(made, begin):
+    """Denoising loss before each Adam update on a batch [replicas, n, 3] at one noise level."""
     network = made.network.train().requires_grad_(True)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    species, sigma = made.species.repeat(positions.shape[0]), torch.tensor(SIGMA[0]).to(positions)
-
-    def step():
-        noise = torch.randn_like(positions)
-        edges = radius_graph(positions + sigma * noise, made.cell, network.cutoff, made.shifts)
-        score = network(species, *edges, sigma).reshape(positions.shape)
+    optimizer, generator = torch.optim.Adam(network.parameters(), lr=1e-3), torch.Generator(begin.device).manual_seed(0)
+    species, sigma = made.species.repeat(begin.shape[0]), torch.tensor(grid.SIGMA).to(begin)
+    while True:
+        noise = torch.randn(begin.shape, generator=generator, device=begin.device)
+        edges = radius_graph(begin + sigma * noise, made.cell, network.cutoff, made.shifts)
+        score = made.score_network(species, *edges, sigma).reshape(begin.shape)
         loss = ((sigma * score + noise) ** 2).sum(-1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-
-    return step
+        yield loss.detach()
 
 
 def _inversion(arguments, prior, remark: str, replicas: int, atoms: int, code: str, device: str) -> dict:
-    """The two-stage protocol of the paper from uniform random positions, one replica after another."""
-    import grid
-    import torch
-    from torch_reference import sampler
-
-    from glassjax.observables import pair_distribution
-    from glassjax.structure import structure
-
-    cell = grid.target_cell(atoms)
-    data = np.array(grid.goal_of(cell).data)
-    free, guided = (_sampler(prior, cell, code, device, guided=g, data=data) for g in (False, True))
-    generator, box = torch.Generator().manual_seed(0), np.asarray(cell.cell)
-    observable, found = pair_distribution(np.linspace(0.08, 8.0, 100), ["Si"]).fit(cell), []
+    """The two-stage protocol of the paper from uniform random positions, one replica after another or all as one batch."""
+    cell, steps = grid.target_cell(atoms), arguments.torch_steps
+    free, guided = (_sampler(prior, cell, code, device, guided=g) for g in (False, True))
+    generator, box, found = torch.Generator(device).manual_seed(0), torch.tensor(np.asarray(cell.cell)).to(device), []
+    together = replicas if code == "torch-batched" else 1
     begun = time.perf_counter()
-    for _ in range(replicas):
-        start = torch.rand((1, atoms, 3), generator=generator) @ torch.tensor(box)
-        end = sampler.two_stage(free, guided, start.to(device), steps=(arguments.torch_steps,) * 2, generator=generator)
-        found.append(structure(end[0].cpu().numpy(), box, ["Si"] * atoms))
+    for _ in range(replicas // together):
+        start = torch.rand((together, atoms, 3), generator=generator, device=device) @ box
+        end = sampler.two_stage(free, guided, start, steps=(steps, steps), generator=generator)
+        found += _structures(end, cell)
     seconds = (time.perf_counter() - begun) / replicas
-    error = float(np.mean([np.abs(np.asarray(observable(s)) - data).mean() for s in found]))
-    made = dict(run_s=seconds, note=f"per structure, {arguments.torch_steps} + {arguments.torch_steps} steps, torch {torch.__version__} on {device}")
-    return made | dict(quality=error, quality_of=f"mean |dg| of a replica, {remark}", coordination=grid._four(found), target=grid._four([cell]))
+
+    def after() -> dict:
+        plain = [_sampler(prior, cell, _plain(code), device, guided=g) for g in (False, True)]
+        gflop = sum(_gflop(lambda one=one: one.step(end, 0.01, 0.009, None)) for one in plain) * steps / together
+        return grid.quality_of_inversion(found, cell, remark) | dict(gflop=gflop)
+
+    note = f"per structure, {steps} + {steps} steps, torch {torch.__version__} on {device}; products counted at the last structure"
+    return dict(run_s=seconds, note=note, after=after)
