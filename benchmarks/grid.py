@@ -140,8 +140,9 @@ def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
     devices = (jax.devices()[0],)
     chunk = min(replicas, segments.default_chunk(replicas, 1, 1)) if segments.in_lanes(devices) else replicas
     states = jax.vmap(start, in_axes=(None, 0, 0))(jax.random.key(0), jax.numpy.arange(chunk), stack([cell] * chunk))
-    runner = segments.Runner(devices, chunk, False)
+    runner, copy = segments.Runner(devices, chunk, False), segments.kept(states)
     while True:
+        states = segments.restored(copy)  # a call uses them up
         begun = time.perf_counter()
         new, info = runner(states, stage, chunk=chunk, check=True)
         first = time.perf_counter() - begun
@@ -151,6 +152,7 @@ def _steps(arguments, prior, replicas: int, atoms: int, quantity: str) -> dict:
         stage = grown
     spent = []
     while sum(spent) < arguments.seconds or len(spent) < 2:
+        states = jax.block_until_ready(segments.restored(copy))
         begun = time.perf_counter()
         runner(states, stage, chunk=chunk, check=False)
         spent.append(time.perf_counter() - begun)
