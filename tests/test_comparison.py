@@ -249,3 +249,14 @@ def test_bad_commands_give_one_line(case, place, capsys, monkeypatch):
 def test_names_of_the_command_are_those_of_the_module():
     assert comparison_command.MODALITIES == modalities.MODALITIES
     assert bond_cutoffs(("Si",)) == {("Si", "Si"): pytest.approx(2.85, abs=0.01)}
+
+
+def test_xanes_is_the_mean_of_the_surrogates_sites(quick_compile):
+    atoms = bulk("C", "diamond", a=3.57, cubic=True)
+    atoms.positions += np.random.default_rng(0).normal(scale=0.05, size=atoms.positions.shape)
+    frame, surrogate = glassjax.from_atoms(atoms), glassjax.load_surrogate("carbon-xanes")
+    one = curves([frame, frame], ["XANES"], surrogate="carbon-xanes")["XANES"]["C:K"]
+    spec = glassjax.neighbor_spec(frame, surrogate.cutoff, margin=12.0)
+    sites, _ = jax.jit(lambda s: surrogate.sites(s, spec))(frame)
+    np.testing.assert_allclose(one.values, np.stack([np.asarray(sites).mean(axis=0)] * 2), atol=1e-3 * float(np.abs(sites).max()))
+    np.testing.assert_allclose(one.x, surrogate.x)
