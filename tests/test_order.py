@@ -18,7 +18,7 @@ from glassjax.analysis.dihedral import dihedral_angles
 from glassjax.analysis.modalities import bond_angles_by_kind, smeared, steinhardt_values
 from glassjax.analysis.order import bond_order, legendre, partial_coordination, steinhardt, warren_cowley
 from glassjax.analysis.rings import ring_counts
-from glassjax.analysis.voronoi import index_fractions, voronoi_indices
+from glassjax.analysis.voronoi import _faces, index_fractions, voronoi_indices
 from glassjax.neighbors import neighbor_spec
 
 TRICLINIC = np.array([[6.4, 0.0, 0.0], [1.5, 6.1, 0.0], [-1.1, 0.8, 5.9]])
@@ -46,7 +46,7 @@ def cristobalite(n=1):
     """Ideal beta-cristobalite: diamond of Si with an O in the middle of each bond."""
     base = bulk("Si", "diamond", a=7.16, cubic=True)
     network = bonds(of(base), 3.2)
-    half = [base.positions[i] + 0.5 * v for i, j, v in zip(network.first, network.second, network.vectors, strict=True) if i < 4]
+    half = [base.positions[i] + 0.5 * v for i, j, v in zip(network.first, network.second, network.vectors, strict=True) if i % 2 == 0]
     return of((base + Atoms(f"O{len(half)}", half)).repeat(n))
 
 
@@ -94,7 +94,7 @@ def test_steinhardt_of_crystals(kind, cutoff, number, q4, q6, x64):
 
 def test_steinhardt_of_an_icosahedron_and_of_atoms_alone(x64):
     vectors = jnp.asarray(ICOSAHEDRON)[None]
-    assert float(bond_order(vectors, jnp.ones((1, 12)), 6)[0]) == pytest.approx(0.663145, abs=1e-6)
+    assert float(bond_order(vectors, jnp.ones((1, 12)), 6)[0]) == pytest.approx(np.sqrt(11) / 5, abs=1e-6)
     assert float(bond_order(vectors, jnp.ones((1, 12)), 4)[0]) == pytest.approx(0, abs=1e-3)
     assert float(bond_order(vectors, jnp.zeros((1, 12)), 6)[0]) == 0
     assert float(bond_order(vectors[:, :1], jnp.ones((1, 1)), 6)[0]) == pytest.approx(1)
@@ -121,7 +121,7 @@ def test_steinhardt_equals_freud_in_a_triclinic_cell(x64):
     assert np.isnan(short).all()  # overflow is never a number
 
 
-def test_gradient_of_steinhardt_equals_finite_differences(x64):
+def test_gradient_of_steinhardt_equals_finite_differences(x64, quick_compile):
     s = mixture(14, TRICLINIC)
     spec, weights = neighbor_spec(s, 3.3, margin=12.0), np.random.default_rng(0).normal(size=14)
     total = jax.jit(lambda p: weights @ steinhardt(replace(s, positions=p), 6, cutoff=2.9, switch=0.8, spec=spec))
@@ -220,7 +220,7 @@ def test_dihedral_angles_of_a_random_mixture_equal_brute_force():
     np.testing.assert_allclose(np.repeat(np.sort(ours), 2), np.sort(found), atol=1e-4)  # brute force meets a chain from both ends
 
 
-def test_angles_per_triplet_equal_the_observable():
+def test_angles_per_triplet_equal_the_observable(quick_compile):
     s, grid = mixture(), np.linspace(0, 180, 91)
     network = bonds(s, 2.6)
     angles, kinds = bond_angles_by_kind(network)
@@ -228,7 +228,7 @@ def test_angles_per_triplet_equal_the_observable():
     chosen = np.radians(angles[(kinds == [0, 1, 1]).all(axis=1)])
     observable = glassjax.angle_distribution(grid, s.elements, cutoff=2.6, triplet="O-Si-O", width=0.1).fit(s)
     expected = jax.jit(observable)(s)
-    np.testing.assert_allclose(smeared(chosen, np.radians(grid), np.pi, 0.1), expected, atol=2e-3 * float(expected.max()))
+    np.testing.assert_allclose(smeared(chosen, np.radians(grid), np.pi, 0.1), expected, atol=2e-4 * float(expected.max()))
 
 
 @pytest.mark.parametrize("s, name", [(cubic("bcc", n=2), "<0 6 0 8>"), (cubic("sc", n=2), "<0 6 0 0>"), (cubic("bcc"), "<0 6 0 8>")])
@@ -258,12 +258,18 @@ def test_voronoi_faces_and_edges_obey_euler_and_equal_freud():
     voro = freud.locality.Voronoi()
     points = np.mod(np.asarray(s.positions, dtype=float), length) - length / 2
     voro.compute((freud.box.Box.cube(length), points))
-    faces = np.bincount(np.asarray(voro.nlist.query_point_indices), minlength=60)
-    corners = np.array([len(p) for p in voro.polytopes])
-    simple = found.sum(axis=1) == faces  # all faces have 3 to 6 edges
-    assert simple.sum() > 15 and (found.sum(axis=1) <= faces).all()
-    assert (corners == 2 * (faces - 2)).all()  # three edges meet at each corner
-    assert (found[simple] @ [3, 4, 5, 6] == 6 * faces[simple] - 12).all()
+    theirs = np.asarray(voro.nlist.query_point_indices)
+    _, owner, corners, area = _faces(s, areas=True)
+    faces = np.bincount(owner, minlength=60)
+    for atom in range(60):  # freud leaves out a face of 1e-6 A^2
+        own, other = (np.sort(areas[where == atom]) for areas, where in ((area, owner), (np.asarray(voro.nlist.weights), theirs)))
+        np.testing.assert_allclose(own[own > 1e-5], other[other > 1e-5], atol=1e-4)
+    agree = faces == np.bincount(theirs, minlength=60)
+    assert agree.sum() >= 58
+    # three edges meet at each corner, and faces - edges + corners = 2
+    assert (np.array([len(p) for p in voro.polytopes])[agree] == 2 * (faces - 2)[agree]).all()
+    assert (np.bincount(owner, weights=corners, minlength=60) == 6 * faces - 12).all()
+    assert (found.sum(axis=1) == [np.isin(corners[owner == i], (3, 4, 5, 6)).sum() for i in range(60)]).all()
 
 
 @pytest.mark.parametrize(

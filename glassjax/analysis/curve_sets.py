@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -108,9 +108,7 @@ def formula(counts) -> str:
 
 
 def full_cutoffs(cutoffs, elements) -> dict[tuple[str, str], float]:
-    """{(a, b): A} of every pair of ``elements``; pairs of elements that are not there are left out."""
-    if isinstance(cutoffs, Mapping):
-        cutoffs = {pair: value for pair, value in cutoffs.items() if set(pair) <= set(elements)}
+    """{(a, b): A} of every pair of ``elements``; 0 for pairs that a mapping leaves out."""
     matrix = check_cutoffs(cutoffs, elements)
     return {(a, b): float(matrix[i, j]) for i, a in enumerate(elements) for j, b in enumerate(elements) if j >= i}
 

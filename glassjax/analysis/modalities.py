@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -104,14 +105,24 @@ def _coordination(structures, elements, cutoffs):
 def smeared(values, points, end: float, width: float) -> np.ndarray:
     """Density of ``values`` at ``points`` [m], each value spread by a Gaussian of ``width`` mirrored at 0 and ``end``; zeros without any value.
 
-    Values are first counted in bins of width / 20, which changes the curve by less than 1e-4 of itself.
+    Values are first shared between the two nearest nodes of a grid of width / 40, which changes the curve by less than 1e-4 of its largest value.
     """
-    bins = int(np.ceil(20 * end / width))
-    counts, edges = np.histogram(values, bins, (0.0, end))
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    images = np.stack([centres, -centres, 2 * end - centres])
-    kernel = np.exp(-0.5 * ((points[None, :, None] - images[:, None]) / width) ** 2).sum(axis=0) / (np.sqrt(2 * np.pi) * width)
-    return kernel @ counts / max(1, counts.sum())
+    intervals = int(np.ceil(40 * end / width))
+    place = np.clip(np.asarray(values, dtype=float) * (intervals / end), 0.0, float(intervals))
+    base = np.minimum(np.floor(place).astype(int), intervals - 1)
+    counts = np.bincount(base, weights=base + 1 - place, minlength=intervals + 1) + np.bincount(
+        base + 1, weights=place - base, minlength=intervals + 1
+    )
+    kernel = _kernel(tuple(points), intervals, end, width)
+    return kernel @ counts / max(1, len(place))
+
+
+@functools.lru_cache(maxsize=8)
+def _kernel(points, intervals: int, end: float, width: float) -> np.ndarray:
+    """Mirrored Gaussians [m, intervals + 1] about the nodes."""
+    x, nodes = np.array(points), np.linspace(0.0, end, intervals + 1)
+    images = (nodes, -nodes, 2 * end - nodes)
+    return sum(np.exp(-0.5 * ((x[:, None] - centre[None]) / width) ** 2) for centre in images) / (np.sqrt(2 * np.pi) * width)
 
 
 def bond_angles_by_kind(network: Bonds) -> tuple[np.ndarray, np.ndarray]:

@@ -60,6 +60,7 @@ def steinhardt(
     Raises:
       ValueError: degree, cutoff or switch out of range, or a list that is too short.
     """
+    _check_degree(degree)
     limits = check_cutoffs(cutoff, structure.elements)
     reach = check_switch(limits, switch)
     if spec is not None and spec.cutoff < reach - 1e-6:
@@ -76,8 +77,7 @@ def bond_order(displacements: jax.Array, weights: jax.Array, degree: int) -> jax
 
     By the addition theorem q_l^2 = sum_jk w_j w_k P_l(cos theta_jk) / (sum_j w_j)^2, so no spherical harmonic is needed.
     """
-    if not (isinstance(degree, int) and degree >= 1):
-        raise ValueError(f"got degree {degree}; needs a positive whole number (4 and 6 are usual)")
+    _check_degree(degree)
     unit = displacements / lengths(displacements)[..., None]
     total = jnp.sum(weights, axis=1)
     square = jnp.einsum("ij,ik,ijk->i", weights, weights, legendre(degree, jnp.einsum("ija,ika->ijk", unit, unit)))
@@ -85,6 +85,11 @@ def bond_order(displacements: jax.Array, weights: jax.Array, degree: int) -> jax
     held = square > TINY
     q = jnp.where(held, jnp.sqrt(jnp.where(held, square, 1.0)), 0.0)
     return jnp.where(jnp.isnan(displacements).any(), jnp.nan, q)
+
+
+def _check_degree(degree) -> None:
+    if not (isinstance(degree, int) and degree >= 1):
+        raise ValueError(f"got degree {degree}; needs a positive whole number (4 and 6 are usual)")
 
 
 def legendre(degree: int, x: jax.Array) -> jax.Array:
