@@ -86,7 +86,7 @@ def table(options) -> int:
     if "published" in options.methods and not options.meshgraphnet:
         raise ValueError("got no MeshGraphNet for the method published; needs a prior with the paper's network; pass --meshgraphnet FILE")
     common = dict(out=options.ensembles, results=options.results, replicas=options.replicas, labels=options.conditions, steps=options.steps)
-    return materials_table.run(names, options.methods, prior_of=prior_of, every=options.every, **common, **limits)
+    return materials_table.run(names, options.methods, prior_of=prior_of, every=options.every, fluctuate=not options.one_curve, **common, **limits)
 
 
 def figures(options) -> int:
@@ -117,6 +117,7 @@ def _table_options(part) -> None:
     part.add_argument("--steps", type=int, help="of the ladder, by default the protocol's")
     part.add_argument("--seconds", type=float, default=60.0, help="of each reverse Monte Carlo, by default %(default)s")
     part.add_argument("--moves", type=int, help="at least so many moves of each reverse Monte Carlo")
+    part.add_argument("--one-curve", action="store_true", help="guide all replicas by the same curve, without fluctuations of their own")
     part.add_argument("--every", action="store_true", help="compare rings and Voronoi indices too")
 
 

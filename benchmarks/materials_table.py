@@ -8,7 +8,10 @@ Methods:
     gradient               descent on the misfit of g(r), no prior
     published              the paper's guidance on g(r): its normalised gradient, its two stages, with the network of a prior given
 
-One rule for all materials: the default protocol and strength of ``glassjax.invert``; priors are trained at one condition each.
+One rule for all materials: the default protocol and strength of ``glassjax.invert``; priors are trained at one condition each. A guided replica i
+follows the mean curve plus what the curve of the prior's own replica i departs from the mean of those: a cell of a few hundred atoms has its own
+fluctuation about the curve of a large sample, and replicas that all follow one curve to its uncertainty are too much alike (randomised maximum
+likelihood, Kitanidis, Water Resour. Res. 31, 2411 (1995); the fluctuations sum to zero, so the mean of the ensemble follows the data).
 """
 
 from __future__ import annotations
@@ -80,25 +83,61 @@ def targets(method: str, condition: Condition, structures) -> list:
     return made
 
 
-def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None):
-    """(structures, facts) of one ensemble by glassjax: the prior alone or guided."""
+def fluctuating(method: str, condition: Condition, goals, free, replicas: int) -> list[list]:
+    """The targets of each replica: those given, each moved by what the curve of one of the ``free`` structures departs from their mean."""
+    from glassjax._pytree import replace
+
+    curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in free]
+    moved = []
+    for index in range(replicas):
+        own = [replace(goal, data=goal.data + curves[index % len(free)][k] - np.mean([c[k] for c in curves], axis=0)) for k, goal in enumerate(goals)]
+        moved.append(own)
+    return moved
+
+
+def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None, free=None):
+    """(structures, facts) of one ensemble by glassjax: the prior alone or guided; with ``free`` structures (an ensemble of the prior alone)
+    each replica by targets that fluctuate as those do."""
+    import concurrent.futures
+
     import glassjax
+    from glassjax.segments import cores
 
     structures = structures_of(frames)
-    common = dict(
-        symbols=list(condition.symbols), number_density=float(glassjax.number_density(structures[0])), prior=prior, replicas=replicas, seed=seed
-    )
+    common = dict(symbols=list(condition.symbols), number_density=float(glassjax.number_density(structures[0])), prior=prior, seed=seed)
     common |= {} if steps is None else dict(steps=steps)
     goals = [] if method == "prior" else targets(method, condition, structures)
-    result = glassjax.generate(**common) if not goals else glassjax.invert(goals, **common)
-    spent, last = result.ensemble.seconds, result.ensemble.last("r_factor")
-    running = spent["total"] - (spent["compilation"] or 0.0)
-    facts = dict(seconds=running / replicas, compilation=spent["compilation"], seconds_per_step=running / replicas / spent["steps"])
-    facts |= dict(r_factor=None if last is None else last.mean(axis=0).tolist(), diverged=replicas - len(result.structures))
-    return result.structures, facts
+    begun = time.monotonic()
+    if not goals:
+        results = [glassjax.generate(**common, replicas=replicas)]
+    elif free is None:
+        results = [glassjax.invert(goals, **common, replicas=replicas)]
+    else:
+        own = fluctuating(method, condition, goals, free, replicas)
+        first = glassjax.invert(own[0], **common, replicas=[0])  # compiles for all
+        with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+            results = [first, *pool.map(lambda i: glassjax.invert(own[i], **common, replicas=[i]), range(1, replicas))]
+    wall, compilation = time.monotonic() - begun, results[0].ensemble.seconds["compilation"] or 0.0
+    kept = [one for result in results for one in result.structures]
+    ratios = [one for result in results if (last := result.ensemble.last("r_factor")) is not None for one in last]
+    facts = dict(seconds=(wall - compilation) / replicas, compilation=compilation)
+    facts |= dict(seconds_per_step=facts["seconds"] / results[0].ensemble.seconds["steps"], diverged=replicas - len(kept))
+    return kept, facts | dict(r_factor=np.mean(ratios, axis=0).tolist() if ratios else None)
 
 
-def make(method: str, condition: Condition, frames, out: Path, *, prior, replicas: int, seed: int = 0, steps: int | None = None, **limits) -> dict:
+def make(
+    method: str,
+    condition: Condition,
+    frames,
+    out: Path,
+    *,
+    prior,
+    replicas: int,
+    seed: int = 0,
+    steps: int | None = None,
+    fluctuate: bool = True,
+    **limits,
+) -> dict:
     """Make one ensemble unless ``out`` holds it: ``LABEL.extxyz`` and its facts in ``LABEL.json``; the facts.
 
     An ensemble of fewer replicas, another prior or other reference cells than asked for now is made again.
@@ -110,15 +149,20 @@ def make(method: str, condition: Condition, frames, out: Path, *, prior, replica
     folder = out / condition.material / method
     record, cells = folder / f"{condition.label}.json", folder / f"{condition.label}.extxyz"
     asked = dict(replicas=replicas, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
+    asked |= dict(fluctuate=fluctuate) if method in GUIDED else {}
     asked |= dict(reference=[int(f.info["seed"]) for f in frames]) | limits
     if record.exists() and cells.exists():
         known = json.loads(record.read_text())
         if known["asked"] == json.loads(json.dumps(asked)):
             return known
     folder.mkdir(parents=True, exist_ok=True)
+    free = None
+    if method in GUIDED and fluctuate:
+        make("prior", condition, frames, out, prior=prior, replicas=replicas, seed=seed, steps=steps)
+        free = structures_of(ase.io.read(folder.parent / "prior" / cells.name, ":"))
     begun = time.monotonic()
     if method in ("prior", *GUIDED):
-        structures, facts = sampled(method, condition, frames, prior=prior, replicas=replicas, seed=seed, steps=steps)
+        structures, facts = sampled(method, condition, frames, prior=prior, replicas=replicas, seed=seed, steps=steps, free=free)
     else:
         structures, facts = _baseline(method, condition, frames, prior=prior, replicas=replicas, seed=seed, **limits)
     facts |= dict(asked=asked, wall=time.monotonic() - begun, material=condition.material, condition=condition.label, method=method)
@@ -221,7 +265,20 @@ def row(condition: Condition, frames, generated, facts: dict, reference_curves) 
     )
 
 
-def run(materials, methods, *, out: Path, results: Path, prior_of, replicas: int, labels=None, every: bool = False, steps=None, **limits) -> int:
+def run(
+    materials,
+    methods,
+    *,
+    out: Path,
+    results: Path,
+    prior_of,
+    replicas: int,
+    labels=None,
+    every: bool = False,
+    steps=None,
+    fluctuate: bool = True,
+    **limits,
+) -> int:
     """Make what is missing of the table, and write ``results`` after every ensemble: {material: {method: {condition: `row`}}}."""
     import ase.io
     from materials_reference import TRAINED_AT
@@ -237,7 +294,9 @@ def run(materials, methods, *, out: Path, results: Path, prior_of, replicas: int
             for method in methods:
                 prior = prior_of(material, method)
                 budget = limits if method in (*RMC, "gradient") else {}
-                facts = make(method, condition, frames, out, prior=prior, replicas=replicas, steps=None if budget else steps, **budget)
+                facts = make(
+                    method, condition, frames, out, prior=prior, replicas=replicas, steps=None if budget else steps, fluctuate=fluctuate, **budget
+                )
                 place = table.setdefault(material, {}).setdefault(method, {})
                 if condition.label in place and place[condition.label]["facts"]["asked"] == facts["asked"]:
                     continue

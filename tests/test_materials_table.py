@@ -57,12 +57,12 @@ def test_targets_are_means_over_the_reference(method, frames):
 def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
     calls = []
 
-    def sampled(method, condition, frames, *, prior, replicas, seed, steps):
+    def sampled(method, condition, frames, *, prior, replicas, seed, steps, free):
         calls.append((method, replicas))
         return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
     monkeypatch.setattr(table, "sampled", sampled)
-    common = dict(prior="silicon", seed=3)
+    common = dict(prior="silicon", seed=3, fluctuate=False)
     first = table.make("g", SMALL, frames, tmp_path, replicas=2, **common)
     assert table.make("g", SMALL, frames, tmp_path, replicas=2, **common) == first and calls == [("g", 2)]
     assert len(ase.io.read(tmp_path / "silicon" / "g" / "2.5.extxyz", ":")) == 2
@@ -72,10 +72,23 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     assert calls == [("g", 2), ("g", 3), ("g", 3), ("prior", 3)]
 
 
-def test_guided_ensemble_is_sampled_and_timed(frames, prior):
-    structures, facts = table.sampled("g", SMALL, frames, prior=prior, replicas=2, seed=0, steps=12)
+@pytest.mark.parametrize("fluctuating", [False, True])
+def test_guided_ensemble_is_sampled_and_timed(frames, prior, fluctuating):
+    free = table.structures_of(frames) if fluctuating else None
+    structures, facts = table.sampled("g", SMALL, frames, prior=prior, replicas=2, seed=0, steps=12, free=free)
     assert len(structures) == 2 - facts["diverged"] and facts["seconds"] > 0
     assert len(facts["r_factor"]) == 1
+
+
+def test_targets_fluctuate_about_the_mean(frames):
+    """Each replica's own curve is that of a structure of the prior, moved so that their mean is the data."""
+    free = table.structures_of(frames)
+    goals = table.targets("g", SMALL, free[:2])
+    moved = table.fluctuating("g", SMALL, goals, free, 4)
+    own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in free]
+    np.testing.assert_allclose(np.mean([m[0].data for m in moved], axis=0), goals[0].data, atol=1e-5)
+    np.testing.assert_allclose(moved[1][0].data - moved[3][0].data, own[1] - own[3], atol=1e-5)
+    assert np.abs(own[1] - own[3]).max() > 0.1
 
 
 def test_row_of_an_ensemble_against_itself(frames):
@@ -96,10 +109,11 @@ def test_row_of_an_ensemble_against_itself(frames):
 def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table, "conditions_of", lambda material, labels: [(SMALL, frames)])
     monkeypatch.setattr(table, "modalities_of", lambda material, every: ["PDF", "XRD", "ADF"])
-    made = []
+    made, free_of = [], []
 
-    def sampled(method, *_, replicas, **__):
+    def sampled(method, *_, replicas, free, **__):
         made.append(method)
+        free_of.append(None if free is None else len(free))
         return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
     monkeypatch.setattr(table, "sampled", sampled)
@@ -107,8 +121,9 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     options = dict(out=tmp_path / "t", results=results, prior_of=lambda material, method: "silicon", replicas=3)
     assert table.run(["silicon"], ["g"], **options) == 0
     assert table.run(["silicon"], ["prior", "g"], **options) == 0
-    assert made == ["g", "prior"]
+    assert made == ["prior", "g"]  # the guided replicas follow fluctuations of the prior's
     found = json.loads(results.read_text())["silicon"]
+    assert free_of == [None, 3]
     assert set(found) == {"g", "prior"} and found["g"]["2.5"]["modalities"]["PDF"]["ded"] < 0
     capsys.readouterr()
     assert figures.draw(results, table.METHODS, tmp_path / "r.png") == 0
