@@ -65,10 +65,14 @@ def pack(options) -> int:
 
 
 def train(options) -> int:
-    """Train the prior of each material (and of all together: --only joint) from the packed training cells until it has had --minutes."""
+    """Train the prior of each material, and of all together (joint), from the packed training cells until it has had --minutes."""
     import materials_priors
 
-    return materials_priors.train(options.only or list(reference.MATERIALS), options.minutes)
+    names = list(reference.MATERIALS) + [materials_priors.JOINT] if options.only is None else options.only
+    wrong = [name for name in names if name != materials_priors.JOINT and name not in reference.MATERIALS]
+    if wrong:
+        raise ValueError(f"got {', '.join(wrong)}; needs some of {', '.join(reference.MATERIALS)}, {materials_priors.JOINT}; correct the names")
+    return materials_priors.train(names, options.minutes, options.folder or materials_priors.PRIORS, options.batch)
 
 
 def table(options) -> int:
@@ -136,6 +140,8 @@ def main(arguments=None) -> int:
             part.add_argument("--minutes", type=float, help="begin no cell after this time")
         if name == "train":
             part.add_argument("--minutes", type=float, default=15.0, help="wall time of each, all sessions together, by default %(default)s")
+            part.add_argument("--batch", type=int, help="cells per step (more on a GPU); by default 2 or 4")
+            part.add_argument("--folder", type=Path, help="of the priors, by default benchmarks/priors")
         if name in ("table", "figures"):
             part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")
         if name == "table":

@@ -25,7 +25,7 @@ def prior_file(name: str, folder: Path = PRIORS) -> Path:
     return folder / f"{name}.npz"
 
 
-def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = reference.DATA) -> list[str]:
+def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = reference.DATA, batch: int | None = None) -> list[str]:
     """The glassjax command that trains one prior, or goes on with it, until it has had ``minutes`` in all."""
     materials = list(reference.MATERIALS) if name == JOINT else [name]
     cells = [materials_pack.training_file(material, data) for material in materials]
@@ -33,15 +33,15 @@ def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = refer
     if missing:
         raise FileNotFoundError(f"got no {', '.join(missing)}; needs cells to train on; run `python benchmarks/materials.py reference` and `pack`")
     out = prior_file(name, folder)
-    options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(BATCH[name]), "--minutes", str(minutes)]
+    options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(batch or BATCH[name]), "--minutes", str(minutes)]
     return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *(["--resume"] if out.with_suffix(".train.npz").exists() else [])]
 
 
-def train(names, minutes: float, folder: Path = PRIORS) -> int:
+def train(names, minutes: float, folder: Path = PRIORS, batch: int | None = None) -> int:
     """Train each until it has had ``minutes``; the first exit status that is not 0."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        status = subprocess.run(command(name, minutes, folder)).returncode
+        status = subprocess.run(command(name, minutes, folder, batch=batch)).returncode
         if status:
             return status
     return 0

@@ -10,7 +10,7 @@ for two conditions of silica), 1 fs steps, constant volume, and the frame 4 ps l
     zr-ni-al          500 atoms in the 25 distinct ratios of whole numbers from 1 to 3, counts rounded; Zhou-Johnson-Wadley
 
 Priors are trained on other cells of one condition each (2.5 g/cm3, 100 K/ps, Cu50Zr50, Zr1Ni1Al1), made the same way from other seeds:
-``TRAINING``. No reference cell is ever trained on.
+``TRAINING``, six frames each, 1 ps apart. No reference cell is ever trained on.
 
 The paper names 25 Zr-Ni-Al ratios; its list was not to be had. Ratios of 1, 2 and 3 are 25 (27 less 2:2:2 and 3:3:3) and hold the equiatomic one,
 on which its prior was trained, so they are used here. Its potential was not to be had either: the one used instead gives Zr-Ni-Al too few Al-Ni
@@ -138,6 +138,7 @@ TRAINING = {
     name: dataclasses.replace(next(c for c in MATERIALS[name] if c.label == label), label="training", seed=60000 + 100 * i)
     for i, (name, label) in enumerate(TRAINED_AT.items())
 }
+SNAPSHOTS = 6  # frames of every training cell, 1 ps apart: with one a prior learns thermal displacements by heart
 TRAINING_CELLS = {"silicon": 8, "carbon": 16, "silica": 8, "cu-zr": 5, "zr-ni-al": 5}
 
 
@@ -181,28 +182,28 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
             return None
         started = time.process_time()
         raw = out.with_suffix(".new.extxyz")
-        melt_quench(list(condition.symbols), condition.density, out=raw, seed=condition.seed + replica, protocol=published(condition.rate))
-        frame = ase.io.read(raw)
+        protocol = dataclasses.replace(published(condition.rate), snapshots=SNAPSHOTS if condition.label == "training" else 1)
+        melt_quench(list(condition.symbols), condition.density, out=raw, seed=condition.seed + replica, protocol=protocol)
+        frames = ase.io.read(raw, ":")
         seconds = time.process_time() - started
-        frame.info.update(
-            material=condition.material, condition=condition.label, replica=replica, rate_K_ps=condition.rate, seconds=round(seconds, 1)
-        )
+        facts = dict(material=condition.material, condition=condition.label, replica=replica, rate_K_ps=condition.rate, seconds=round(seconds, 1))
+        for frame in frames:
+            frame.info.update(facts)
         part = out.with_suffix(".part")
-        ase.io.write(part, frame, format="extxyz")
+        ase.io.write(part, frames, format="extxyz")
         part.replace(out)
         raw.unlink()
         return seconds
 
 
 def finished(state: Path, condition: Condition) -> list:
-    """The finished cells of one condition, by replica; each is an ``ase.Atoms``. ``ValueError`` for one made when the table was another."""
+    """The finished frames of one condition, by replica; each is an ``ase.Atoms``. ``ValueError`` for one made when the table was another."""
     import ase.io
 
     found = []
     for replica in range(max(REPLICAS, *TRAINING_CELLS.values())):
         path = condition.path(state, replica)
-        if path.exists():
-            frame = ase.io.read(path)
+        for frame in ase.io.read(path, ":") if path.exists() else ():
             got = (frame.info["seed"], round(frame.info["density_g_cm3"], 6), tuple(frame.get_chemical_symbols()))
             if got != (condition.seed + replica, round(condition.density, 6), condition.symbols):
                 raise ValueError(

@@ -204,6 +204,12 @@ def test_make_is_resumable(tmp_path, monkeypatch):
     frame = ase.io.read(path)
     assert (frame.info["seed"], frame.info["replica"], frame.info["condition"]) == (ternary.seed + 3, 3, "Zr1Ni1Al1")
     assert "144113" in frame.info["potential"]
+    # a cell to train on has several frames, that differ
+    training = dataclasses.replace(ternary, label="training")
+    assert reference.make(training, 0, tmp_path) > 0
+    several = reference.finished(tmp_path, training)
+    assert len(several) == reference.SNAPSHOTS and {f.info["replica"] for f in several} == {0}
+    assert np.abs(several[1].positions - several[0].positions).max() > 0.05
     # there already: nothing is done; being made elsewhere: nothing is done either
     assert reference.make(ternary, 3, tmp_path) is None
     import fcntl
