@@ -1,6 +1,6 @@
 """The priors of the benchmark: one per material, trained on cells of one condition, and a joint one over all of them.
 
-`python benchmarks/materials.py train` trains them one after another from the packed training cells, a share of the time each; it goes on from where
+`python benchmarks/materials.py train` trains them one after another from the packed training cells, each for --minutes; it goes on from where
 it stopped. Files: PRIORS/MATERIAL.npz with their learning curves.
 """
 

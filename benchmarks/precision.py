@@ -19,6 +19,8 @@ import numpy as np
 
 import glassjax
 from glassjax import segments
+from glassjax._pytree import replace
+from glassjax.archive import write_whole
 from glassjax.observables import pair_distribution
 from glassjax.priors.prior import Prior, load_prior
 
@@ -47,16 +49,44 @@ def rounded(bits: int | None):
         inner.dot_general = jax.lax.dot_general = exact
 
 
+def forget() -> None:
+    """Drop every trace and program: one made before knows nothing of the rounding, and one made with it would outlive it."""
+    segments._programs.clear()
+    jax.clear_caches()
+
+
+def equations(jaxpr):
+    """(equation, {variable: the equation that made it}) of every equation, inner functions included."""
+    makers = {v: one for one in jaxpr.eqns for v in one.outvars}
+    for one in jaxpr.eqns:
+        yield one, makers
+        for inside in jax.tree.leaves(list(one.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inside = getattr(inside, "jaxpr", inside)
+            if hasattr(inside, "eqns"):
+                yield from equations(inside)
+
+
+def check_all_rounded(closed) -> None:
+    """Raise unless the operands of every float32 product that does not ask for the highest precision come from a rounding."""
+    products = [(one, makers) for one, makers in equations(closed.jaxpr) if one.primitive.name == "dot_general"]
+    free = [(one, makers) for one, makers in products if "HIGHEST" not in str(one.params["precision"]).upper()]
+    exact = [one for one, makers in free for v in one.invars if makers.get(v) is None or makers[v].primitive.name != "reduce_precision"]
+    if exact or not free:
+        raise RuntimeError(f"got {len(exact)} operands of {len(free)} products that are not rounded; needs none")
+
+
 def score_error(prior, cell, sigma: float, bits: int | None) -> float:
     """rms of the score's change by rounding over its rms, of a cell with noise ``sigma`` (A)."""
     fitted = prior.fit(cell)
-    noisy = cell.__class__(
-        **{f: getattr(cell, f) for f in cell.__dataclass_fields__}
-        | dict(positions=cell.positions + sigma * jax.random.normal(jax.random.key(0), cell.positions.shape))
-    )
-    exact = np.asarray(jax.jit(lambda s: fitted(s, np.float32(sigma))[0])(noisy))
+    noisy = replace(cell, positions=cell.positions + sigma * jax.random.normal(jax.random.key(0), cell.positions.shape))
+    score = lambda s: fitted(s, np.float32(sigma))[0]  # noqa: E731
+    forget()
+    exact = np.asarray(jax.jit(score)(noisy))
+    forget()
     with rounded(bits):
-        lower = np.asarray(jax.jit(lambda s: fitted(s, np.float32(sigma))[0])(noisy))
+        if bits is not None:
+            check_all_rounded(jax.make_jaxpr(score)(noisy))
+        lower = np.asarray(jax.jit(score)(noisy))
     return float(np.sqrt(((lower - exact) ** 2).mean() / (exact**2).mean()))
 
 
@@ -74,9 +104,8 @@ def run(mode: str, cell, arguments) -> dict:
         products.extend(changed)
         return made
 
-    segments._programs.clear()  # a program compiled before knows nothing of the rounding
-    jax.clear_caches()
     errors = {str(sigma): score_error(prior, cell, sigma, MANTISSA[mode]) for sigma in (0.05, 0.3, 1.0)}
+    forget()
     Prior.__call__ = lower
     try:
         common = dict(composition="Si", atoms=len(cell.species), number_density=density, prior=prior, seed=0)
@@ -109,7 +138,7 @@ def main():
     done = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for mode in arguments.modes:
         done[mode] = row = run(mode, cell, arguments)
-        arguments.out.write_text(json.dumps(done, indent=1) + "\n")
+        write_whole(arguments.out, json.dumps(done, indent=1).encode())
         four = f"{100 * row['four']:.1f} +- {100 * row['four_spread']:.1f} %"
         print(f"{mode:9} mean |dg| {row['gap']:.4f} +- {row['gap_spread']:.4f}  four-coordinated {four}")
         print("          score changed by " + ", ".join(f"{100 * e:.2f} % at {s} A" for s, e in row["score_error"].items()), flush=True)

@@ -54,6 +54,16 @@ def test_targets_are_means_over_the_reference(method, frames):
     assert spread > 0.02 * np.abs(mean).max()  # the parts differ, so the mean is not any of them
 
 
+@pytest.mark.parametrize("method", ["g", "XRD", "ND", "ADF", "EXAFS"])
+def test_target_of_a_structure_is_met_by_it(method, frames):
+    """Data and model are one function in one unit: the structure itself fits, but for what a cell of 8.7 A repeats between 10 and 30 A."""
+    (structure,) = table.structures_of(frames[:1])
+    goal = table.targets(method, SMALL, [structure])[0].fit(structure)
+    model, data = np.asarray(goal.model(goal.observable(structure))), np.asarray(goal.data)
+    assert np.abs(model - data).mean() < (0.04 if method in ("XRD", "ND") else 2e-3) * np.abs(data).max()
+    assert table.r_factors([goal], [structure])[0] < (0.3 if method in ("XRD", "ND") else 0.01)
+
+
 def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
     calls = []
 
@@ -84,6 +94,8 @@ def test_targets_fluctuate_about_the_mean(frames):
     """Each replica's own curve is that of a structure of the prior, moved so that their mean is the data."""
     free = table.structures_of(frames)
     goals = table.targets("g", SMALL, free[:2])
+    odd = table.fluctuating("g", SMALL, goals, free[:2], 3)
+    np.testing.assert_allclose(np.mean([m[0].data for m in odd], axis=0), goals[0].data, atol=1e-5)
     moved = table.fluctuating("g", SMALL, goals, free, 4)
     own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in free]
     np.testing.assert_allclose(np.mean([m[0].data for m in moved], axis=0), goals[0].data, atol=1e-5)
@@ -150,4 +162,6 @@ def test_bad_input(tmp_path, capsys):
     assert "got materials germanium" in capsys.readouterr().err
     assert materials.main(["table", "--only", "silicon", "--methods", "published", "--results", str(tmp_path / "r.json")]) == 2
     assert "--meshgraphnet" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="got conditions 9.9 of silicon; needs some of 1.5"):
+        table.conditions_of("silicon", ["9.9"])
     assert materials.main(["figures", "--results", str(tmp_path / "none.json")]) == 2
