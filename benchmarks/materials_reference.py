@@ -165,12 +165,19 @@ def cells(only=None) -> list[tuple[Condition, int]]:
     return early + ordered[:first] + [pair for pair in training if pair not in early] + ordered[first:]
 
 
+def _complete(condition: Condition, path: Path) -> bool:
+    """Whether a cell is there, with all of its frames."""
+    import ase.io
+
+    return path.exists() and (condition.label != "training" or len(ase.io.read(path, ":")) == SNAPSHOTS)
+
+
 def make(condition: Condition, replica: int, state: Path) -> float | None:
     """Make one cell and keep it in ``state``; CPU seconds it took, or None where it is there already or another process is making it."""
     import ase.io
 
     out = condition.path(state, replica)
-    if out.exists():
+    if _complete(condition, out):
         return None
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".lock"), "w") as lock:
@@ -178,7 +185,7 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        if out.exists():
+        if _complete(condition, out):
             return None
         started = time.process_time()
         raw = out.with_suffix(".new.extxyz")

@@ -33,7 +33,7 @@ from materials_reference import Condition
 HERE = Path(__file__).parent
 R, Q, ANGLES, K = np.linspace(0.08, 8.0, 100), np.arange(1.0, 11.05, 0.1), np.linspace(0.0, 180.0, 91), np.arange(3.0, 12.01, 0.05)
 DISPLACEMENT = 1.5  # A^2
-VERSION = 2  # of the metrics: rows of others are computed again
+VERSION = 3  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS")
 RMC = ("rmc-random", "rmc-liquid")

@@ -161,6 +161,10 @@ def run_one(arguments) -> None:
     device = jax.devices()[0]
     result |= dict(device=device.device_kind, jax=jax.__version__)
     statistics = device.memory_stats() or {}
+    if "torch" in arguments.one:
+        import torch
+
+        statistics = {"peak_bytes_in_use": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     if "peak_bytes_in_use" in statistics:
         result["device_memory_mib"] = statistics["peak_bytes_in_use"] / 2**20
     result |= after()  # this and the next take memory of their own

@@ -16,7 +16,7 @@ STRENGTH = 3000.0  # weight of the guidance for g(r) of silicon in the paper
 
 
 def measure(arguments, prior, quantity: str, replicas: int, atoms: int, code: str) -> dict:
-    """One row of grid.py by PyTorch on two threads or what torch finds, in float32; on CUDA where torch has it."""
+    """One row of grid.py by PyTorch on the threads that torch takes, in float32; on CUDA where torch has it."""
     prior, remark = prior
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if quantity == "inversion":

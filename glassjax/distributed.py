@@ -64,3 +64,17 @@ def first(action: Callable[[], object]) -> None:
             failure = error
     if agreed(float(failure is not None)):
         raise failure or RuntimeError("process 0 stopped with an error; see its message")
+
+
+def in_lanes(devices: tuple) -> bool:
+    """Whether the replicas of a batch run side by side, each a program of its own.
+
+    On a CPU that is twice as fast as one program for all, whose steps leave cores idle and the cache behind; and a replica's last bits depend on
+    the others only where a neighbour list overflows, because it grows for all of them.
+    """
+    return len(devices) == 1 and devices[0].platform == "cpu"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import math
-import os
 import warnings
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 
 from glassjax import memory
 from glassjax._pytree import replace
+from glassjax.distributed import cores, in_lanes
 from glassjax.replica import advance
 
 
@@ -24,20 +24,6 @@ def shardings(devices: tuple):
         return [jax.sharding.SingleDeviceSharding(devices[0])] * 2
     mesh = jax.sharding.Mesh(np.array(devices), ("replicas",))
     return [jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("replicas",), ())]
-
-
-def in_lanes(devices: tuple) -> bool:
-    """Whether the replicas of a batch run side by side, each a program of its own.
-
-    On a CPU that is twice as fast as one program for all, whose steps leave cores idle and the cache behind; and a replica's last bits depend on
-    the others only where a neighbour list overflows, because it grows for all of them.
-    """
-    return len(devices) == 1 and devices[0].platform == "cpu"
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -210,6 +210,9 @@ def test_make_is_resumable(tmp_path, monkeypatch):
     several = reference.finished(tmp_path, training)
     assert len(several) == reference.SNAPSHOTS and {f.info["replica"] for f in several} == {0}
     assert np.abs(several[1].positions - several[0].positions).max() > 0.05
+    # one of an earlier version, with one frame, is made again
+    ase.io.write(training.path(tmp_path, 0), several[:1], format="extxyz")
+    assert reference.make(training, 0, tmp_path) > 0 and len(reference.finished(tmp_path, training)) == reference.SNAPSHOTS
     # there already: nothing is done; being made elsewhere: nothing is done either
     assert reference.make(ternary, 3, tmp_path) is None
     import fcntl

@@ -8,13 +8,15 @@ For the curves f of one feature (a pair, a triplet, an element, or the total) of
     dED       = error - diversity
 
 dED <= 0: the generated mean is no farther from the reference than its replicas are from each other. The diversity of the generated replicas
-(same norm) over that of the reference tells a collapsed ensemble (below `COLLAPSED`) from one as varied as the reference. A modality's numbers are
-the means over its features. The error of n perfect replicas is not 0 but falls as 1 / sqrt(n).
+(same norm) over that of the reference tells a collapsed ensemble (below `COLLAPSED`) from one as varied as the reference; for this ratio both
+deviations are freed of the bias of few normally distributed replicas. A modality's numbers are the means over its features. The error of n perfect
+replicas against m of the reference is not 0 but falls as sqrt(1 / n + 1 / m).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,9 +38,10 @@ class Row:
       points: of the axis.
       norm: in the unit of the curve.
       error: |mean - mean| / norm.
-      uncertainty: of the error, by the jackknife over the generated replicas; None for one replica.
+      uncertainty: of the error from the generated replicas alone, by the jackknife; None for one replica.
       diversity: of the reference.
       generated_diversity: the same of the generated ensemble.
+      replicas: (generated, reference).
     """
 
     modality: str
@@ -49,6 +52,7 @@ class Row:
     uncertainty: float | None
     diversity: float
     generated_diversity: float
+    replicas: tuple[int, int]
 
     @property
     def ded(self) -> float:
@@ -57,8 +61,8 @@ class Row:
 
     @property
     def diversity_ratio(self) -> float | None:
-        """Generated diversity over the reference's; None where the reference has none (one replica)."""
-        return self.generated_diversity / self.diversity if self.diversity > 0 else None
+        """Generated diversity over the reference's, without the bias of few replicas; None where either has one replica, or the reference none."""
+        return _ratio(self.generated_diversity, self.diversity, self.replicas)
 
     def to_dict(self) -> dict:
         """All numbers by name."""
@@ -85,7 +89,7 @@ class Comparison:
         for name in dict.fromkeys(row.modality for row in self.rows):
             rows = [row for row in self.rows if row.modality == name]
             one = {key: float(np.mean([getattr(r, key) for r in rows])) for key in ("error", "diversity", "generated_diversity", "ded")}
-            found[name] = one | dict(diversity_ratio=one["generated_diversity"] / one["diversity"] if one["diversity"] > 0 else None)
+            found[name] = one | dict(diversity_ratio=_ratio(one["generated_diversity"], one["diversity"], rows[0].replicas))
         return found
 
     @property
@@ -115,6 +119,18 @@ class Comparison:
             if len(rows) > 1:
                 lines.append(_line(name, "mean", mean["error"], None, mean["diversity"], mean["ded"], mean["diversity_ratio"]))
         return "\n".join(lines)
+
+
+def _share_seen(n: int) -> float:
+    """Expected population standard deviation of ``n`` normal numbers over the true one: sqrt(2 / n) Gamma(n / 2) / Gamma((n - 1) / 2)."""
+    return math.sqrt(2.0 / n) * math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2))
+
+
+def _ratio(ours: float, theirs: float, replicas: tuple[int, int]) -> float | None:
+    """Ratio of two population deviations of so many replicas each, without bias."""
+    if min(replicas) < 2 or not theirs > 0:
+        return None
+    return ours / _share_seen(replicas[0]) * _share_seen(replicas[1]) / theirs
 
 
 def _line(modality, feature, error, uncertainty, diversity, ded, ratio) -> str:
@@ -208,6 +224,7 @@ def _row(modality: str, feature: str, ours: Curves, theirs: Curves) -> Row | Non
         uncertainty=_jackknife(got, want.mean(axis=0), norm),
         diversity=float(want.std(axis=0).mean() / norm),
         generated_diversity=float(got.std(axis=0).mean() / norm),
+        replicas=(len(got), len(want)),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from glassjax.analysis.bonds import check_cutoffs
 from glassjax.analysis.local import bond_cutoffs
 from glassjax.analysis.modalities import MODALITIES, SPECTRAL, edges_with_tables, loaded_surrogates, spectral_observables, structural_curves
+from glassjax.analysis.rings import installed, require_matscipy
 from glassjax.spectra import compute_spectra
 from glassjax.structure import Structure, structure
 
@@ -50,11 +51,12 @@ def curves(structures: Sequence[Structure], modalities: Sequence[str] | None = N
     under a cosine window; "EXAFS": k^2 chi(k), 3 to 12 1/A, of every K edge with a shipped table; "XANES" of each surrogate; "ADF" per triplet,
     centre in the middle, width 0.1 rad; "coordination": share of atoms with each number, total and per pair (centre first); "dihedral": total and
     per pair of middle atoms; "q4", "q6": distributions of Steinhardt's q_l, total and per element; "rings": shortest-path rings per atom of 3 to 12
-    atoms (to 5 where the mean coordination exceeds 7); "Voronoi": shares of the indices <n3 n4 n5 n6>, total and per element of the centre.
+    atoms (to 20 below a mean coordination of 3, as in silica; to 5 above 7);
+    "Voronoi": shares of the indices <n3 n4 n5 n6>, total and per element of the centre.
 
     Args:
       structures: one composition and number of atoms; elements are put in alphabetical order.
-      modalities: names from `MODALITIES`; by default all that apply.
+      modalities: names from `MODALITIES`; by default all that apply, "rings" only where matscipy is installed.
       cutoffs: A, bond cutoffs, one or per pair of elements; by default `bond_cutoffs`.
       surrogate: for "XANES": a Surrogate, a name or a file, or several.
 
@@ -118,11 +120,14 @@ def _chosen(modalities, elements, surrogates) -> list[str]:
         skipped = {"partial PDF"} if len(elements) == 1 else set()
         skipped |= set() if edges_with_tables(elements) else {"EXAFS"}
         skipped |= set() if surrogates else {"XANES"}
+        skipped |= set() if installed() else {"rings"}
         return [m for m in MODALITIES if m not in skipped]
     chosen = list(dict.fromkeys([modalities] if isinstance(modalities, str) else modalities))
     unknown = [m for m in chosen if m not in MODALITIES]
     if unknown or not chosen:
         raise ValueError(f"got modalities {', '.join(map(str, unknown)) if unknown else 'none'}; needs some of {', '.join(MODALITIES)}")
+    if "rings" in chosen:
+        require_matscipy()
     if "XANES" in chosen and not surrogates:
         raise ValueError("got XANES without a surrogate; needs one trained for the absorber; pass surrogate, or leave XANES out")
     if "EXAFS" in chosen and not edges_with_tables(elements):

@@ -12,7 +12,7 @@ import numpy as np
 from glassjax.analysis.bonds import Bonds, bonds
 from glassjax.analysis.dihedral import dihedral_angles
 from glassjax.analysis.order import bond_order
-from glassjax.analysis.rings import CROWDED, LARGEST, LARGEST_CROWDED, SMALLEST, mean_coordination, ring_counts
+from glassjax.analysis.rings import CROWDED, LARGEST, LARGEST_CROWDED, LARGEST_OPEN, OPEN, SMALLEST, mean_coordination, ring_counts
 from glassjax.analysis.voronoi import index_name, voronoi_indices
 from glassjax.observables.exafs import exafs
 from glassjax.observables.real_space import pair_distribution
@@ -82,8 +82,8 @@ def structural_curves(structures: list[Structure], elements, cutoffs, modality: 
     if modality in ("q4", "q6"):
         return _steinhardt(structures, elements, cutoffs, int(modality[1:]))
     if modality == "rings":
-        crowded = max(mean_coordination(s, cutoffs) for s in structures) > CROWDED
-        largest = LARGEST_CROWDED if crowded else LARGEST
+        most = max(mean_coordination(s, cutoffs) for s in structures)
+        largest = LARGEST_CROWDED if most > CROWDED else LARGEST_OPEN if most < OPEN else LARGEST
         values = np.stack([ring_counts(s, cutoffs, largest) for s in structures])
         return {"total": (np.arange(SMALLEST, largest + 1.0), values[:, SMALLEST:])}
     return _voronoi(structures, elements)
@@ -98,7 +98,8 @@ def _coordination(structures, elements, cutoffs):
     found = {"total": (COUNTS, np.stack([share(n.sum(axis=1)) for _, n in numbers]))}
     if len(elements) > 1:
         for (a, first), (b, second) in itertools.product(enumerate(elements), repeat=2):
-            found[f"{first}-{second}"] = (COUNTS, np.stack([share(n[species == a, b]) for species, n in numbers]))
+            if cutoffs.get((first, second), cutoffs.get((second, first), 0.0)) > 0:  # others never bond
+                found[f"{first}-{second}"] = (COUNTS, np.stack([share(n[species == a, b]) for species, n in numbers]))
     return found
 
 

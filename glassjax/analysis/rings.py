@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,7 @@ from glassjax.analysis.bonds import Bonds, bonds
 from glassjax.structure import Structure, heights
 
 SMALLEST, LARGEST = 3, 12
+OPEN, LARGEST_OPEN = 3.0, 20  # mean coordination below which every other atom only links two (silica, 10 Si), and what is searched there
 CROWDED, LARGEST_CROWDED = 7.0, 5  # mean coordination beyond which the search explodes (metals), and what is searched there
 
 
@@ -31,7 +33,7 @@ def ring_counts(structure: Structure, cutoff: float | Mapping[tuple[str, str], f
     """
     if largest < SMALLEST:
         raise ValueError(f"got largest = {largest}; needs a ring of at least {SMALLEST} atoms")
-    ffi = _matscipy()
+    ffi = require_matscipy()
     network = bonds(structure, cutoff)
     counts, atoms = np.zeros(largest + 1), len(network.species)
     if not len(network.first):
@@ -50,7 +52,13 @@ def mean_coordination(structure: Structure, cutoff) -> float:
     return len(network.first) / len(network.species)
 
 
-def _matscipy():
+def installed() -> bool:
+    """Whether matscipy is there."""
+    return importlib.util.find_spec("matscipy") is not None
+
+
+def require_matscipy():
+    """matscipy's compiled functions; raises ``ImportError`` without it."""
     try:
         from matscipy import ffi
     except ImportError as error:

@@ -17,7 +17,8 @@ SHOWN = 8  # Voronoi indices
 
 
 def local_summary(structures: Sequence[Structure], curves: CurveSet, like: CurveSet | None = None) -> dict[str, np.ndarray]:
-    """{name and unit: [replicas]}: shortest distance, coordination, angles, Warren-Cowley parameters, and rings and Voronoi indices of ``curves``.
+    """{name and unit: [replicas]}: shortest distance of any pair, coordination, angles per element in the centre, Warren-Cowley parameters, and
+    rings and Voronoi indices of ``curves``.
 
     Args:
       structures: an ensemble.
@@ -30,7 +31,7 @@ def local_summary(structures: Sequence[Structure], curves: CurveSet, like: Curve
     found = {name: np.array([row.get(name, np.nan) for row in rows]) for name in dict.fromkeys(name for row in rows for name in row)}
     if "rings" in curves:
         one = curves["rings"]["total"]
-        found |= {f"rings of {size:g} per atom": one.values[:, i] for i, size in enumerate(one.x) if one.values[:, i].any()}
+        found |= {f"rings of {size:g} atoms, per atom": one.values[:, i] for i, size in enumerate(one.x) if one.values[:, i].any()}
     told = curves if like is None else like
     if "Voronoi" in curves and "Voronoi" in told:
         one, other = curves["Voronoi"]["total"], told["Voronoi"]["total"]
@@ -41,16 +42,15 @@ def local_summary(structures: Sequence[Structure], curves: CurveSet, like: Curve
 
 def _scalars(structure: Structure, cutoffs) -> dict[str, float]:
     network = bonds(structure, cutoffs)
-    numbers, (angles, _) = network.numbers().sum(axis=1), bond_angles_by_kind(network)
-    found = {
-        "shortest distance (A)": float(network.lengths.min()) if len(network.lengths) else shortest_distance(structure),
-        "coordination": float(numbers.mean()),
-    }
+    numbers, (angles, of) = network.numbers().sum(axis=1), bond_angles_by_kind(network)
+    found = {"shortest distance (A)": shortest_distance(structure), "coordination": float(numbers.mean())}
     kinds = np.unique(network.species)
     if len(kinds) > 1:
         found |= {f"coordination {a}-{b}": v for (a, b), v in partial_coordination(structure, cutoffs).items()}
-    if len(angles):
-        found |= {"bond angle (degrees)": float(angles.mean()), "its deviation (degrees)": float(angles.std())}
+    for centre in kinds if len(angles) else ():
+        own, at = angles[of[:, 0] == centre], f" at {structure.elements[centre]}" if len(kinds) > 1 else ""
+        if len(own):
+            found |= {f"bond angle{at} (degrees)": float(own.mean()), f"its deviation{at} (degrees)": float(own.std())}
     if len(kinds) > 1:
         found |= {f"Warren-Cowley {a}-{b}": v for (a, b), v in warren_cowley(structure, cutoffs).items()}
     return found

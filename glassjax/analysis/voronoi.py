@@ -7,9 +7,11 @@ from collections import Counter
 
 import numpy as np
 
+from glassjax.analysis.local import shortest_distance
 from glassjax.structure import Structure, heights
 
 SIDES = (3, 4, 5, 6)
+COINCIDENT = 1e-3  # A
 
 
 def voronoi_indices(structure: Structure, *, smallest_face: float = 0.0) -> np.ndarray:
@@ -50,20 +52,20 @@ def index_fractions(indices) -> dict[str, float]:
 
 def _faces(structure: Structure, areas: bool):
     """Atoms; owner, number of corners and area (0 unless ``areas``) of every face of every atom's polyhedron."""
-    from scipy.spatial import Voronoi
+    from scipy.spatial import QhullError, Voronoi
 
     cell, positions = _home(structure)
     atoms = len(positions)
+    if atoms > 1 and (closest := shortest_distance(structure)) < COINCIDENT:
+        raise ValueError(f"got two atoms {closest:.4f} A apart; needs atoms that do not coincide; relax or discard the structure")
     reach = 2.5 * (abs(np.linalg.det(cell)) / atoms) ** (1 / 3)
     while True:
         points = _with_images(positions, cell, reach)
         try:
             diagram = Voronoi(points)
-        except Exception as error:  # QhullError is a RuntimeError: too few or flat points
-            if reach > 100 * np.linalg.norm(cell):
-                raise ValueError(
-                    f"got positions without Voronoi polyhedra ({str(error).splitlines()[0]}); needs atoms that do not coincide"
-                ) from error
+        except QhullError as error:  # too few points, or in a plane
+            if reach > 3 * np.linalg.norm(cell):
+                raise ValueError(f"got positions without Voronoi polyhedra ({str(error).splitlines()[0]}); needs a cell of finite volume") from error
             reach *= 1.5
             continue
         needed = 2 * _farthest(diagram, atoms)  # an atom farther away than twice the farthest corner cuts nothing off

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from glassjax import distributed, segments
+from glassjax import distributed
 from glassjax.archive import write_arrays
 from glassjax.neighbors import grow
 from glassjax.priors.prior import flatten, read_checkpoint, unflatten
@@ -52,7 +52,7 @@ def _step_function(loss, draw, optimizer, options, mesh):
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], params)
         return state | dict(params=params, ema=ema, opt=opt, step=count + 1)
 
-    if distributed.place()[1] == 1 and segments.in_lanes(tuple(mesh.devices.flat)):
+    if distributed.place()[1] == 1 and distributed.in_lanes(tuple(mesh.devices.flat)):
         return _side_by_side(gradients, drawn, moved)
 
     def sharded(params, batch):
@@ -82,7 +82,7 @@ def _side_by_side(gradients, drawn, moved):
         batch = drawn(state)
         return batch, [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch) for i in range(len(batch["sigma"]))]
 
-    one, pool = jax.jit(gradients), concurrent.futures.ThreadPoolExecutor(segments.cores())
+    one, pool = jax.jit(gradients), concurrent.futures.ThreadPoolExecutor(distributed.cores())
     finish = jax.jit(lambda state, found, rate: moved(state, jax.tree.map(lambda *parts: sum(parts) / len(parts), *found), rate))
     programs = []
 
