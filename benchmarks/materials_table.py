@@ -72,7 +72,8 @@ def targets(method: str, condition: Condition, structures) -> list:
         return np.mean([np.asarray(compute_spectra([s], [observable])[0][0]) for s in structures], axis=0)
 
     if method == "g":
-        return [target(R, mean(glassjax.pair_distribution(R, elements)), elements, function="g", **options)]
+        total = mean(glassjax.pair_distribution(R, elements, weights="number"))
+        return [target(R, total, elements, function="g", weights="number", **options)]
     if method == "ADF":
         cutoff = materials_check.BONDS[condition.material]
         return [

@@ -64,6 +64,23 @@ def test_target_of_a_structure_is_met_by_it(method, frames):
     assert table.r_factors([goal], [structure])[0] < (0.3 if method in ("XRD", "ND") else 0.01)
 
 
+@pytest.mark.parametrize("method", ["g", "XRD", "ND", "ADF", "EXAFS"])
+def test_targets_of_two_elements(method):
+    """Total g(r) is number-weighted; one target per edge."""
+    pair = reference.Condition(material="silica", label="100Kps", symbols=("Si",) * 8 + ("O",) * 16, density=2.2, seed=1)
+    frame = to_atoms(random_packing(0, list(pair.symbols), number_density=0.066, minimum_distance=1.5))
+    (structure,) = table.structures_of([frame])
+    goals = [goal.fit(structure) for goal in table.targets(method, pair, [structure])]
+    assert len(goals) == (2 if method == "EXAFS" else 1)
+    if method == "g":
+
+        def partial(a, b):
+            return np.asarray(glassjax.pair_distribution(table.R, structure.elements, partial=(a, b)).fit(structure)(structure))
+
+        total = partial("Si", "Si") / 9 + 4 / 9 * partial("Si", "O") + 4 / 9 * partial("O", "O")
+        np.testing.assert_allclose(goals[0].data, total, atol=1e-3 * total.max())
+
+
 def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
     calls = []
 
