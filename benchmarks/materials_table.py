@@ -47,11 +47,6 @@ EDGES = {
 }
 
 
-def elements_of(condition: Condition) -> tuple[str, ...]:
-    """Elements in the order of the condition's symbols."""
-    return tuple(dict.fromkeys(condition.symbols))
-
-
 def structures_of(frames) -> list:
     """glassjax structures of ASE frames."""
     from glassjax.io.atoms import from_atoms
@@ -65,28 +60,26 @@ def targets(method: str, condition: Condition, structures) -> list:
     from glassjax.spectra import compute_spectra
     from glassjax.targets import target
 
-    elements, density = elements_of(condition), float(glassjax.number_density(structures[0]))
+    symbols, density = list(condition.symbols), float(glassjax.number_density(structures[0]))  # their counts are the concentrations
     options = dict(number_density=density, name=method)
 
     def mean(observable):
         return np.mean([np.asarray(compute_spectra([s], [observable])[0][0]) for s in structures], axis=0)
 
     if method == "g":
-        total = mean(glassjax.pair_distribution(R, elements, weights="number"))
-        return [target(R, total, elements, function="g", weights="number", **options)]
+        total = mean(glassjax.pair_distribution(R, symbols, weights="number"))
+        return [target(R, total, symbols, function="g", weights="number", **options)]
     if method == "ADF":
         cutoff = materials_check.BONDS[condition.material]
-        return [
-            target(ANGLES, mean(glassjax.angle_distribution(ANGLES, elements, cutoff=cutoff)), elements, function="ADF", cutoff=cutoff, **options)
-        ]
+        return [target(ANGLES, mean(glassjax.angle_distribution(ANGLES, symbols, cutoff=cutoff)), symbols, function="ADF", cutoff=cutoff, **options)]
     if method in ("XRD", "ND"):
         kind = dict(function="I", weights="xray" if method == "XRD" else "neutron", displacement=DISPLACEMENT)
-        return [target(Q, mean(glassjax.structure_factor(Q, elements, rmax=30.0, **kind)), elements, **kind, **options)]
+        return [target(Q, mean(glassjax.structure_factor(Q, symbols, rmax=30.0, **kind)), symbols, **kind, **options)]
     made = []
     for edge in EDGES[condition.material]:
-        chi = mean(glassjax.exafs(K, elements, edge=edge, number_density=density, kweight=0))  # the target weighs
+        chi = mean(glassjax.exafs(K, symbols, edge=edge, number_density=density, kweight=0))  # the target weighs
         found = dict(function="chi(k)", edge=edge, kmin=float(K[0]), kmax=float(K[-1]), number_density=density, name=f"EXAFS {edge}")
-        made.append(glassjax.absorption_target(K, chi, elements, **found))
+        made.append(glassjax.absorption_target(K, chi, symbols, **found))
     return made
 
 
