@@ -20,23 +20,24 @@ def heat_maps(table: dict, methods):
 
     materials = [m for m in MATERIALS if m in table]
     methods = [m for m in methods if any(m in table[material] for material in materials)]
-    widths = [max(len(table[m].get(method, {})) for method in methods) for m in materials]
+    widths = [len({label for method in methods for label in table[m].get(method, {})}) for m in materials]
     figure = Figure(figsize=(2.2 + 0.55 * sum(widths), 0.7 + 2.3 * len(methods)), layout="constrained")
     axes = figure.subplots(len(methods), len(materials), squeeze=False, width_ratios=widths)
     image = None
     for line, method in enumerate(methods):
         for column, material in enumerate(materials):
             axis, found = axes[line, column], table[material].get(method, {})
-            labels = [c.label for c in MATERIALS[material] if c.label in found]
-            names = [n for n in SHOWN if any(n in found[one]["modalities"] for one in labels)]
-            if not labels:
+            if not found:
                 axis.set_axis_off()
                 continue
-            values = np.array([[found[one]["modalities"].get(n, {}).get("ded", np.nan) for one in labels] for n in names])
+            labels = [c.label for c in MATERIALS[material] if any(c.label in table[material].get(m, {}) for m in methods)]
+            names = [n for n in SHOWN if any(n in one["modalities"] for one in found.values())]
+            values = np.array([[found.get(one, {}).get("modalities", {}).get(n, {}).get("ded", np.nan) for one in labels] for n in names])
             image = axis.imshow(values, cmap="RdBu_r", vmin=-LIMIT, vmax=LIMIT, aspect="auto")
             for i, j in np.ndindex(values.shape):
                 if np.isfinite(values[i, j]):
-                    axis.text(j, i, f"{1000 * values[i, j]:.0f}", ha="center", va="center", fontsize=6)
+                    shade = "white" if abs(values[i, j]) > 0.7 * LIMIT else "black"
+                    axis.text(j, i, f"{1000 * values[i, j]:.0f}", ha="center", va="center", fontsize=6, color=shade)
             axis.set_xticks(range(len(labels)), labels, rotation=60, fontsize=6, ha="right", rotation_mode="anchor")
             axis.set_yticks(range(len(names)), names if column == 0 or len(names) != len(axes[line, 0].get_yticks()) else [], fontsize=6)
             if TRAINED_AT[material] in labels:
