@@ -12,7 +12,8 @@
 #   TARGETS   cells for the acceptance table, FILE or FILE@frame, space separated (default: frames 0 and 1 of benchmarks/data/silicon_targets.extxyz.gz)
 #   NETWORK   JSON of EquivariantNetwork's options, e.g. '{"channels": 96, "blocks": 4}'
 #   TRAINING  JSON of TrainingOptions, e.g. '{"batch": 16, "learning_rate": 0.002}'
-#   STAGES    of "train run ensembles large peers silicon" (default all)
+#   STAGES    of "train run ensembles large peers silicon materials" (default all)
+#   MATERIAL_MINUTES   of training for each of the six priors of the five materials (default 1.4)
 #   RUN_OPTIONS, SILICON_OPTIONS   more options of run.py and silicon.py, e.g. --seconds 0.5, --smoke
 #
 # The machine's python3 brings jax, flax, optax, numpy, scipy and matplotlib. What it lacks travels as wheels in .whl/ (never committed):
@@ -21,7 +22,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:?needs OUT, a folder for the results}"
-python=${PYTHON:-python3} cells=${CELLS:-benchmarks/data/silicon_cells.extxyz.gz} stages=${STAGES:-train run ensembles large peers silicon}
+python=${PYTHON:-python3} cells=${CELLS:-benchmarks/data/silicon_cells.extxyz.gz} stages=${STAGES:-train run ensembles large peers silicon materials}
 export PYTHONUNBUFFERED=1 MPLBACKEND=Agg MINUTES=${MINUTES:-5} NETWORK=${NETWORK:-'{}'} TRAINING=${TRAINING:-'{"batch": 16}'} RESUME=${RESUME:-}
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 mkdir -p "$OUT"
@@ -84,4 +85,12 @@ if [[ " $stages " == *" silicon "* ]]; then
     unseen=benchmarks/data/silicon_targets.extxyz.gz
     # shellcheck disable=SC2086
     timeout -k 10 590 "$python" benchmarks/silicon.py --prior "$prior" --targets ${TARGETS:-$unseen@0 $unseen@1} --chunk 8 --out "$OUT/silicon.json" ${SILICON_OPTIONS:-} 2>&1 | tee "$OUT/silicon.log"
+fi
+if wanted materials; then
+    timeout -k 10 590 "$python" benchmarks/materials.py train --minutes "${MATERIAL_MINUTES:-1.4}" --batch 32 --folder /tmp/materials 2>&1 |
+        tee "$OUT/materials.log" || echo "part materials failed: see materials.log"
+    mkdir -p "$OUT/materials"
+    for file in /tmp/materials/*.npz; do
+        if [[ -f $file && $file != *.train.npz ]]; then cp "$file" "$OUT/materials/"; fi
+    done
 fi

@@ -23,7 +23,7 @@ def add_arguments(command) -> None:
     command.add_argument("--cutoff", nargs="+", metavar="A|EL-EL=A", help="bond cutoff, one or per pair (default: 1.285 x the sum of covalent radii)")
     command.add_argument("--surrogate", nargs="+", metavar="NAME|FILE", help="of XANES")
     command.add_argument("--any-cell", action="store_true", help="compare ensembles of different numbers of atoms or volumes too")
-    command.add_argument("--out", metavar="FILE", help="write all numbers, as .json or .csv")
+    command.add_argument("--out", metavar="FILE", help="write all numbers: .json, or .csv with the local order as a second table below")
 
 
 def compare(options) -> int:

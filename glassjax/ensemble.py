@@ -47,7 +47,8 @@ def sample(
     rounding there.
 
     With several processes, every one calls this with the same arguments but ``place``, and one ``checkpoint`` folder that all see: each samples its
-    share of the chunks, waits for the others, and returns the whole ensemble.
+    share of the chunks, waits for the others, and returns the whole ensemble. After one that gave up, `Checkpoint.forget_failures` comes before any
+    of them begins again (`invert` sees to it), or the first to begin would stop for another's old failure.
 
     Args:
       key: random key of the ensemble.
