@@ -30,21 +30,11 @@ import materials_reference as reference
 import numpy as np
 from materials_reference import Condition
 
-HERE = Path(__file__).parent
-R, Q, ANGLES, K = np.linspace(0.08, 8.0, 100), np.arange(1.0, 11.05, 0.1), np.linspace(0.0, 180.0, 91), np.arange(3.0, 12.01, 0.05)
-DISPLACEMENT = 1.5  # A^2
 VERSION = 3  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS")
 RMC = ("rmc-random", "rmc-liquid")
 METHODS = ("prior", *GUIDED, *RMC, "gradient", "published")
-EDGES = {
-    "silicon": ("Si:K",),
-    "carbon": ("C:K",),
-    "silica": ("Si:K", "O:K"),
-    "cu-zr": ("Cu:K", "Zr:K"),
-    "zr-ni-al": ("Zr:K", "Ni:K", "Al:K"),
-}
 
 
 def structures_of(frames) -> list:
@@ -57,6 +47,7 @@ def structures_of(frames) -> list:
 def targets(method: str, condition: Condition, structures) -> list:
     """What guides: the mean over the reference replicas of the curve that a measurement would give (reciprocal ones from pairs out to 30 A)."""
     import glassjax
+    from glassjax.analysis.modalities import ANGLES, DISPLACEMENT, K, Q, R, edges_with_tables
     from glassjax.spectra import compute_spectra
     from glassjax.targets import target
 
@@ -76,7 +67,7 @@ def targets(method: str, condition: Condition, structures) -> list:
         kind = dict(function="I", weights="xray" if method == "XRD" else "neutron", displacement=DISPLACEMENT)
         return [target(Q, mean(glassjax.structure_factor(Q, symbols, rmax=30.0, **kind)), symbols, **kind, **options)]
     made = []
-    for edge in EDGES[condition.material]:
+    for edge in (f"{element}:K" for element in edges_with_tables(tuple(dict.fromkeys(symbols)))):
         chi = mean(glassjax.exafs(K, symbols, edge=edge, number_density=density, kweight=0))  # the target weighs
         found = dict(function="chi(k)", edge=edge, kmin=float(K[0]), kmax=float(K[-1]), number_density=density, name=f"EXAFS {edge}")
         made.append(glassjax.absorption_target(K, chi, symbols, **found))
@@ -211,7 +202,9 @@ def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int
             atoms, record = baselines.gradient_only(condition, goal, steps=steps, **options)
         else:
             start = method.removeprefix("rmc-")
-            atoms, record = baselines.reverse_monte_carlo(condition, R, np.asarray(goal.data), start=start, seconds=seconds, moves=moves, **options)
+            atoms, record = baselines.reverse_monte_carlo(
+                condition, goal.observable.x, np.asarray(goal.data), start=start, seconds=seconds, moves=moves, **options
+            )
         made.append(glassjax.from_atoms(atoms))
         records.append(record)
     facts = dict(seconds=float(np.mean([r["seconds"] for r in records])), r_factor=[float(np.mean([np.mean(r["r_factor"]) for r in records]))])
@@ -240,7 +233,7 @@ ELEMENTAL = tuple(m for m in MODALITIES if m != "partial PDF")  # of one element
 
 def modalities_of(material: str, every: bool = False) -> list[str] | None:
     """What is compared; None for everything that `glassjax.analysis` knows (rings and Voronoi indices take long)."""
-    return None if every else list(ELEMENTAL if len(EDGES[material]) == 1 else MODALITIES)
+    return None if every else list(ELEMENTAL if len(set(reference.MATERIALS[material][0].symbols)) == 1 else MODALITIES)
 
 
 def shortest(frames) -> dict[str, float]:

@@ -84,8 +84,7 @@ def sample(
     if place[1] > 1 and checkpoint is None:
         raise ValueError(f"got {place[1]} processes and no checkpoint folder; needs one that all of them see; pass checkpoint (out)")
     devices = tuple(jax.local_devices() if devices is None else devices)
-    job = _Job(key, stages, starts, numbers, chunk, segment, checkpoint, report, devices, place)
-    return job.run(resume=resume, throw=throw)
+    return _Job(key, stages, starts, numbers, chunk, segment, checkpoint, report, devices, place).run(resume=resume, throw=throw)
 
 
 def _mean_of_finite(ratios: np.ndarray) -> list[float]:
@@ -118,8 +117,7 @@ class _Job:
         self.pace = Pace()
         self.seen: set = set()
         self._fresh()
-        mark = fingerprint(key, starts, self.stages, (numbers, chunk, segment))
-        self.checkpoint = Checkpoint(folder, mark, place)
+        self.checkpoint = Checkpoint(folder, fingerprint(key, starts, self.stages, (numbers, chunk, segment)), place)
 
     def _share_out(self, chunk: int):
         """Groups of what one compiled call samples, a chunk per device, of the replicas that are not finished."""

@@ -21,6 +21,7 @@ import tiny  # noqa: E402
 from tiny import allow_rank_promotion  # noqa: E402, F401
 
 import glassjax  # noqa: E402
+from glassjax.analysis.modalities import R  # noqa: E402
 from glassjax.io.atoms import to_atoms  # noqa: E402
 from glassjax.structure import random_packing  # noqa: E402
 
@@ -75,7 +76,7 @@ def test_targets_of_two_elements(method):
     if method == "g":
 
         def partial(a, b):
-            return np.asarray(glassjax.pair_distribution(table.R, list(pair.symbols), partial=(a, b)).fit(structure)(structure))
+            return np.asarray(glassjax.pair_distribution(R, list(pair.symbols), partial=(a, b)).fit(structure)(structure))
 
         total = partial("Si", "Si") / 9 + 4 / 9 * partial("Si", "O") + 4 / 9 * partial("O", "O")
         np.testing.assert_allclose(goals[0].data, total, atol=1e-3 * total.max())

@@ -106,6 +106,7 @@ def checked(structures):
 
 
 def formula(counts) -> str:
+    """Elements with their numbers of atoms, such as Si100 O200."""
     return " ".join(f"{e}{n}" for e, n in counts.items())
 
 
