@@ -45,9 +45,14 @@ def structures_of(frames) -> list:
 
 
 def targets(method: str, condition: Condition, structures) -> list:
-    """What guides: the mean over the reference replicas of the curve that a measurement would give (reciprocal ones from pairs out to 30 A)."""
+    """What guides: the mean over the reference replicas of the curve that a measurement would give.
+
+    Reciprocal ones are made of pairs within 10.5 A, as many as a target counts by default. With pairs out to 30 A, which in a cell of 16 A are its own
+    images, a cell of silica met the targets made from itself to R = 0.40 only (0.02 for silicon): they begin at 1 1/A, on the flank of silica's first
+    peak, and what is cut off there cannot be told from pairs nearer than 10 A.
+    """
     import glassjax
-    from glassjax.analysis.modalities import ANGLES, DISPLACEMENT, K, Q, R, edges_with_tables
+    from glassjax.analysis.modalities import ANGLES, DISPLACEMENT, REACH, K, Q, R, edges_with_tables
     from glassjax.spectra import compute_spectra
     from glassjax.targets import target
 
@@ -65,7 +70,7 @@ def targets(method: str, condition: Condition, structures) -> list:
         return [target(ANGLES, mean(glassjax.angle_distribution(ANGLES, symbols, cutoff=cutoff)), symbols, function="ADF", cutoff=cutoff, **options)]
     if method in ("XRD", "ND"):
         kind = dict(function="I", weights="xray" if method == "XRD" else "neutron", displacement=DISPLACEMENT)
-        return [target(Q, mean(glassjax.structure_factor(Q, symbols, rmax=30.0, **kind)), symbols, **kind, **options)]
+        return [target(Q, mean(glassjax.structure_factor(Q, symbols, rmax=REACH + 0.5, window="taper", **kind)), symbols, **kind, **options)]
     made = []
     for edge in (f"{element}:K" for element in edges_with_tables(tuple(dict.fromkeys(symbols)))):
         chi = mean(glassjax.exafs(K, symbols, edge=edge, number_density=density, kweight=0))  # the target weighs

@@ -177,16 +177,19 @@ def train(options) -> int:
     from glassjax.io.atoms import read_structures
     from glassjax.plots import plot_learning_curve, png
     from glassjax.priors import training
-    from glassjax.priors.prior import make_network
+    from glassjax.priors.prior import load_prior, make_network
 
     process = _join(options)
     out = output_file(options.out, ".npz")
     distributed.first(lambda: _may_train(out, options.resume))
+    start = load_prior(options.start) if options.start else None
     structures = read_structures(options.structures, options.elements)
     elements = tuple(options.elements) if options.elements else structures[0].elements
     shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))
     network = make_network(dict(name=options.network, options=shape))
     record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
+    if start is not None:
+        record["start"] = str(options.start)
     settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed, strain=options.strain)
     progress = Progress()
 
@@ -196,7 +199,8 @@ def train(options) -> int:
         left = seconds / share - seconds if share > 0 else float("nan")
         progress.line(f"{100 * min(1.0, share):3.0f} %   {clock(left)} left   step {step}   loss by noise band {values}")
 
-    training.train(structures, out=out, network=network, elements=elements, options=settings, resume=options.resume, record=record, report=report)
+    how = dict(network=network, elements=elements, options=settings, start=start, resume=options.resume, record=record)
+    training.train(structures, out=out, report=report, **how)
     if process:
         return 0
     write_whole(out.with_suffix(".png"), png(plot_learning_curve(out.with_suffix(".csv"))))

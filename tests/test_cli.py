@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import ase.io
+import jax
 import numpy as np
 import pytest
 from tiny import allow_rank_promotion, write_prior, write_target  # noqa: F401
@@ -210,6 +211,13 @@ def test_train(place, tmp_path, capsys):
     assert glassjax.load_prior(out).elements == ("Si",)
     capsys.readouterr()
     assert "--resume" in error_of(capsys, *train, out)
+
+    assert "got no prior 'nowhere'" in error_of(capsys, *train, tmp_path / "next.npz", "--start", "nowhere")
+    train[train.index("--steps") + 1] = "0"  # what it begins from, unchanged
+    assert main([*train, str(tmp_path / "next.npz"), "--start", str(out)]) == 0
+    begun, ended = glassjax.load_prior(tmp_path / "next.npz"), glassjax.load_prior(out)
+    assert json.loads(begun.card)["start"] == str(out)
+    jax.tree.map(np.testing.assert_array_equal, begun.params, ended.params)
 
 
 def test_melt_quench_errors(tmp_path, capsys):

@@ -385,6 +385,32 @@ def test_training_refuses_what_it_cannot_use(tmp_path):
         training.train([mixture()], out=tmp_path / "x.npz", network=network, elements=("Si",))
 
 
+def tiny(elements, seed):
+    network = EquivariantNetwork(**SMALL | dict(elements=len(elements)))
+    s = st.random_packing(0, list(elements) * 4, cell=TRICLINIC, minimum_distance=1.2, elements=elements)
+    return Prior(params=random_parameters(network, s, seed), network=network, elements=elements)
+
+
+def test_training_begins_from_another_prior(tmp_path):
+    first = tiny(("Si", "O"), seed=3)
+    took = training.transferred(first, tiny(("O", "C", "Si"), seed=4).params, EquivariantNetwork(**SMALL | dict(elements=3, cutoff=2.5)), ("O", "C", "Si"))
+    known, random = first.params["Embed_0"]["embedding"], tiny(("O", "C", "Si"), seed=4).params["Embed_0"]["embedding"]
+    np.testing.assert_allclose(took["Embed_0"]["embedding"], [known[1], known.mean(0) + random[1], known[0]], rtol=1e-6)
+    arrays_equal({k: v for k, v in took.items() if k != "Embed_0"}, {k: v for k, v in first.params.items() if k != "Embed_0"})
+    # no step: what was begun from; the same elements in another order give the same score
+    network = EquivariantNetwork(**SMALL | dict(elements=2))
+    begun = training.train([mixture()], out=tmp_path / "b.npz", network=network, elements=("O", "Si"), options=options(steps=0), start=first)
+    s = mixture()
+    np.testing.assert_allclose(begun.fit(s)(s, 0.3)[0], first.fit(s)(s, 0.3)[0], atol=1e-5)
+    other = EquivariantNetwork(**SMALL | dict(channels=16))
+    with pytest.raises(ValueError, match="got a prior to start from of the network .*; needs .*; pass the same network, or no start"):
+        training.train([crystal()], out=tmp_path / "c.npz", network=other, elements=("Si",), options=options(steps=0), start=first)
+    assert not (tmp_path / "c.npz").exists()
+    meshgraphnet = dataclasses.replace(first, network=MeshGraphNet(elements=2, width=8, blocks=1))
+    with pytest.raises(ValueError, match="it has no embedding"):
+        training.transferred(meshgraphnet, {}, MeshGraphNet(elements=1, width=8, blocks=1), ("Si",))
+
+
 DATA_PARALLEL = """
 import sys
 import jax, numpy as np

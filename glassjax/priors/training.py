@@ -17,7 +17,7 @@ from glassjax._pytree import replace
 from glassjax.neighbors import build, neighbor_spec
 from glassjax.priors import trainer
 from glassjax.priors.loss import denoising_loss
-from glassjax.priors.prior import Prior, describe_network, load_prior, save_prior
+from glassjax.priors.prior import Prior, describe_network, flatten, load_prior, save_prior, unflatten
 from glassjax.structure import Structure
 
 BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)  # A, noise levels between the columns of the learning curve
@@ -147,6 +147,7 @@ def train(
     network,
     elements: tuple[str, ...],
     options: TrainingOptions | None = None,
+    start: Prior | None = None,
     resume: bool = False,
     record: dict | None = None,
     report=None,
@@ -162,6 +163,7 @@ def train(
       network: flax score network.
       elements: its species order.
       options: see `TrainingOptions`.
+      start: a prior of the same kind of network to begin from, of any elements and cutoff (see `transferred`); random parameters without one.
       resume: continue from ``silicon.train.npz`` if it is there.
       record: extra facts for the model card.
       report: optional callable ``(step, seconds, losses)``.
@@ -170,8 +172,8 @@ def train(
       The trained `Prior` (moving-average parameters).
 
     Raises:
-      ValueError: no structures, a strain outside 0 to 0.2, an element not in ``elements``, a batch that the devices cannot share, or a loss that is
-        not finite.
+      ValueError: no structures, a strain outside 0 to 0.2, an element not in ``elements``, a ``start`` of another network, a batch that the devices
+        cannot share, or a loss that is not finite.
     """
     options = options or TrainingOptions()
     out = Path(out)
@@ -187,6 +189,8 @@ def train(
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
     first = jax.tree.map(lambda leaf: leaf[0], cells)
     params = network.init(jax.random.key(options.seed), build(first, spec).to_jraph(first.species, jnp.float32(0.5)))["params"]
+    if start is not None:
+        params = transferred(start, params, network, tuple(elements))
     card = dict({} if record is None else record) | dict(
         shortest_distance=shortest_distances(structures),
         training=dataclasses.asdict(options),
@@ -213,6 +217,31 @@ def train(
         report=report,
     )
     return load_prior(out)
+
+
+def transferred(start: Prior, params: dict, network, elements: tuple[str, ...]) -> dict:
+    """The parameters of ``start`` as the first ones of ``network`` for ``elements``, in place of the random ``params``.
+
+    Elements that ``start`` knows keep their rows of the species embedding; the others get the mean of its rows plus their random one. A prior of
+    one material so lends its geometry to another: what changes most between them is the length and the number of bonds.
+
+    Raises:
+      ValueError: ``start`` is of another network (its elements and cutoff may differ).
+    """
+    mine, its = describe_network(network), describe_network(start.network)
+    differing = {"elements", "cutoff"}
+    facts = [(d["name"], {k: v for k, v in d["options"].items() if k not in differing}) for d in (mine, its)]
+    if facts[0] != facts[1]:
+        raise ValueError(f"got a prior to start from of the network {its}; needs {mine}, but for elements and cutoff; pass the same network, or no start")
+    if mine["name"] != "equivariant" and start.elements != elements:
+        raise ValueError(f"got a {its['name']} of {', '.join(start.elements)} to start from; needs one of {', '.join(elements)}: it has no embedding")
+    fresh, known = flatten(params), flatten(start.params)
+    for name, value in known.items():
+        if name.split("/")[-1] == "embedding":  # one row per species
+            rows = [value[start.elements.index(e)] if e in start.elements else value.mean(0) + fresh[name][i] for i, e in enumerate(elements)]
+            value = np.stack(rows)
+        fresh[name] = value
+    return jax.tree.map(jnp.asarray, unflatten(fresh))
 
 
 def _prior(state, network, elements, card, elapsed, losses) -> Prior:
