@@ -4,7 +4,7 @@ Methods:
 
     prior                  the unguided prior
     g, XRD, ND, ADF, EXAFS the default protocol guided by that curve, the mean over the reference replicas
-    rmc-random, rmc-liquid reverse Monte Carlo on g(r) (materials_baselines)
+    rmc-random, rmc-liquid reverse Monte Carlo on g(r) (materials_rmc)
     gradient               descent on the misfit of g(r), no prior
     published              the paper's guidance on g(r): its normalised gradient, its two stages, with the network of a prior given
 
@@ -192,10 +192,12 @@ def _mark(prior) -> str:
 def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, steps=2000):
     """Ensembles without glassjax's prior and guidance, one structure after another."""
     import materials_baselines as baselines
+    from materials_rmc import reverse_monte_carlo
+    from materials_starts import closest_distances
 
     import glassjax
 
-    goal, closest = targets("g", condition, structures_of(frames))[0], baselines.closest_distances(frames)
+    goal, closest = targets("g", condition, structures_of(frames))[0], closest_distances(frames)
     if method == "published":
         begun = time.monotonic()
         result = baselines.published_guidance(condition, goal, prior=prior, replicas=replicas, seed=seed)
@@ -207,9 +209,8 @@ def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int
             atoms, record = baselines.gradient_only(condition, goal, steps=steps, **options)
         else:
             start = method.removeprefix("rmc-")
-            atoms, record = baselines.reverse_monte_carlo(
-                condition, goal.observable.x, np.asarray(goal.data), start=start, seconds=seconds, moves=moves, **options
-            )
+            data = goal.observable.x, np.asarray(goal.data)
+            atoms, record = reverse_monte_carlo(condition, *data, start=start, seconds=seconds, moves=moves, **options)
         made.append(glassjax.from_atoms(atoms))
         records.append(record)
     facts = dict(seconds=float(np.mean([r["seconds"] for r in records])), r_factor=[float(np.mean([np.mean(r["r_factor"]) for r in records]))])

@@ -163,14 +163,29 @@ def random_packing(
     rng = np.random.default_rng(seed)
     frac = rng.uniform(size=(len(symbols), 3))
     if np.max(limits) > 0:
-        frac = _push_apart(frac, cell, limits, attempts, rng)
+        frac = push_apart(frac, cell, limits, attempts, rng)
     return structure(frac @ cell, cell, symbols, order)
 
 
 SETTLE = 50  # rounds of pushing with kicks of all atoms
 
 
-def _push_apart(frac, cell, limits, attempts, rng):
+def push_apart(frac, cell, limits, attempts: int, rng: np.random.Generator) -> np.ndarray:
+    """Fractional positions [n, 3] in [0, 1) moved until no pair is closer than its limit, images included; what `random_packing` ends with.
+
+    Each round pairs that are too close move apart along their connection, with small random kicks. An atom and its own image are no pair; only the
+    nearest images of each direction are looked at.
+
+    Args:
+      frac: [n, 3] fractional positions.
+      cell: [3, 3] rows, A.
+      limits: [n, n] smallest distance of each pair of atoms, A.
+      attempts: rounds before giving up.
+      rng: of the kicks.
+
+    Raises:
+      ValueError: pairs are still too close after ``attempts`` rounds.
+    """
     from scipy.spatial import cKDTree
 
     inverse = np.linalg.inv(cell)

