@@ -13,6 +13,12 @@ import materials_pack
 import materials_reference as reference
 import numpy as np
 
+from glassjax._pytree import replace
+from glassjax.analysis.bonds import bonds
+from glassjax.analysis.modalities import bond_angles_by_kind
+from glassjax.analysis.order import warren_cowley
+from glassjax.io.atoms import from_atoms
+
 # Bonds count below these lengths, A: just outside the first peak of the pair distribution
 BONDS = {
     "silicon": {("Si", "Si"): 2.85},
@@ -33,60 +39,36 @@ KNOWN = {
 }
 
 
-def bonds(frame, limits) -> dict:
-    """First atom, second atom, length (A) and vector of every bond (both directions)."""
-    from ase.neighborlist import neighbor_list
-
-    table = {pair: limit for a_b, limit in limits.items() for pair in (a_b, a_b[::-1])}
-    i, j, d, vector = neighbor_list("ijdD", frame, table)
-    return dict(first=i, second=j, length=d, vector=vector)
-
-
-def numbers(frame, found, of: str) -> np.ndarray:
-    """Bonds of each atom of element ``of``."""
-    symbols = np.array(frame.get_chemical_symbols())
-    return np.bincount(found["first"], minlength=len(frame))[symbols == of]
-
-
-def angles(frame, found, centre: str) -> np.ndarray:
-    """All angles at atoms of element ``centre``, degrees."""
-    symbols = np.array(frame.get_chemical_symbols())
-    every = []
-    for atom in np.flatnonzero(symbols == centre):
-        vectors = found["vector"][found["first"] == atom]
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        every.append(np.degrees(np.arccos(np.clip((unit @ unit.T)[np.triu_indices(len(unit), 1)], -1, 1))))
-    return np.concatenate(every) if every else np.zeros(0)
+def exact(frame):
+    """The glassjax structure of an ASE frame in double precision, which `from_atoms` rounds to single."""
+    return replace(from_atoms(frame), positions=frame.positions, cell=np.asarray(frame.cell))
 
 
 def network(frame, limits, fractions=(2, 3, 4, 5)) -> dict[str, float]:
     """Of an elemental network: shortest and mean bond, mean coordination, fractions of atoms by coordination."""
-    found = bonds(frame, limits)
-    count = numbers(frame, found, frame.get_chemical_symbols()[0])
-    row = {"shortest": found["length"].min(), "bond": found["length"].mean(), "neighbours": count.mean()}
+    found = bonds(exact(frame), limits)
+    count = found.numbers().sum(axis=1)
+    row = {"shortest": found.lengths.min(), "bond": found.lengths.mean(), "neighbours": count.mean()}
     return row | {f"{n}-fold %": 100 * np.mean(count == n) for n in fractions}
 
 
 def silica(frame, limits) -> dict[str, float]:
     """Of silica: Si-O length, coordination of both, angles at both."""
-    found = bonds(frame, limits)
-    silicon, oxygen = numbers(frame, found, "Si"), numbers(frame, found, "O")
-    row = {"shortest": found["length"].min(), "Si-O": found["length"].mean(), "SiO4 %": 100 * np.mean(silicon == 4)}
-    row |= {"OSi2 %": 100 * np.mean(oxygen == 2), "O-Si-O": angles(frame, found, "Si").mean(), "Si-O-Si": angles(frame, found, "O").mean()}
-    return row
+    found = bonds(exact(frame), limits)
+    count, (angles, kinds) = found.numbers().sum(axis=1), bond_angles_by_kind(found)
+    silicon, oxygen = found.elements.index("Si"), found.elements.index("O")
+    row = {"shortest": found.lengths.min(), "Si-O": found.lengths.mean(), "SiO4 %": 100 * np.mean(count[found.species == silicon] == 4)}
+    row |= {"OSi2 %": 100 * np.mean(count[found.species == oxygen] == 2)}
+    return row | {"O-Si-O": angles[kinds[:, 0] == silicon].mean(), "Si-O-Si": angles[kinds[:, 0] == oxygen].mean()}
 
 
 def alloy(frame, limits) -> dict[str, float]:
-    """Of an alloy: shortest pair, neighbours of each element, Warren-Cowley alpha_ab = 1 - Z_ab / (x_b Z_a) of each unlike pair."""
-    found = bonds(frame, limits)
-    symbols = np.array(frame.get_chemical_symbols())
-    elements = list(dict.fromkeys(frame.get_chemical_symbols()))
-    row = {"shortest": found["length"].min()} | {f"Z({e})": numbers(frame, found, e).mean() for e in elements}
-    ends = symbols[found["first"]], symbols[found["second"]]
-    for a, b in itertools.combinations(elements, 2):
-        share = np.mean(ends[1][ends[0] == a] == b)
-        row[f"WC {a}-{b}"] = 1.0 - share / np.mean(symbols == b)
-    return row
+    """Of an alloy: shortest pair, neighbours of each element, Warren-Cowley parameter (`glassjax.warren_cowley`) of each unlike pair."""
+    structure = exact(frame)
+    found, chemical = bonds(structure, limits), warren_cowley(structure, limits)
+    count = found.numbers().sum(axis=1)
+    row = {"shortest": found.lengths.min()} | {f"Z({e})": count[found.species == k].mean() for k, e in enumerate(found.elements)}
+    return row | {f"WC {a}-{b}": chemical[a, b] for a, b in itertools.combinations(found.elements, 2)}
 
 
 def order(frame, qmax: float = 4.5) -> float:

@@ -22,7 +22,9 @@ import materials_densities as densities  # noqa: E402
 import materials_pack as packing  # noqa: E402
 import materials_reference as reference  # noqa: E402
 
+from glassjax.analysis.bonds import bonds  # noqa: E402
 from glassjax.elements import number_density_from_mass  # noqa: E402
+from glassjax.io.atoms import from_atoms  # noqa: E402
 from glassjax.melt_quench import Protocol, find_potential  # noqa: E402
 
 
@@ -164,7 +166,7 @@ def test_packed_cells(material):
             assert tuple(frame.get_chemical_symbols()) == known[label].symbols
             length = (len(frame) / number_density_from_mass(list(known[label].symbols), known[label].density)) ** (1 / 3)
             assert frame.cell.lengths() == pytest.approx([length] * 3, abs=1e-4)
-            assert checks.bonds(frame, checks.BONDS[material])["length"].min() > 1.0
+            assert bonds(from_atoms(frame), checks.BONDS[material]).lengths.min() > 1.0
 
 
 def test_checks_on_crystals():
