@@ -6,7 +6,7 @@
     python benchmarks/materials.py pack                    write benchmarks/data/reference_MATERIAL.extxyz.gz
     python benchmarks/materials.py train [--minutes 15]    train the priors, each on cells of one condition; resumable
     python benchmarks/materials.py table [--methods ...]   make the ensembles and their metrics: benchmarks/results/materials.json; resumable
-    python benchmarks/materials.py figures                 heat maps and the verdicts
+    python benchmarks/materials.py figures                 heat maps, spectra and the verdicts
     python benchmarks/materials.py check                   compare the packed cells with what is known
 
 Needs the extra [md] for the first two. ``glassjax melt-quench FORMULA --density D --published --rate R --seed S`` makes one such cell.
@@ -98,7 +98,7 @@ def figures(options) -> int:
     import materials_figures
     import materials_table
 
-    return materials_figures.draw(options.results, materials_table.METHODS, options.results.with_suffix(".png"))
+    return materials_figures.draw(options.results, materials_table.METHODS, options.results.with_suffix(".png"), options.ensembles)
 
 
 def check(options) -> int:
@@ -114,7 +114,6 @@ def _table_options(part) -> None:
     part.add_argument("--methods", nargs="+", default=["prior", "g"], choices=materials_table.METHODS, help="by default %(default)s")
     part.add_argument("--conditions", nargs="+", metavar="LABEL", help="some of those that `status` names")
     part.add_argument("--replicas", type=int, default=10, help="structures of every ensemble, by default %(default)s")
-    part.add_argument("--ensembles", type=Path, default=STATE.parent / "table", help="folder of what is made, by default %(default)s")
     part.add_argument("--joint", action="store_true", help="use the prior that is trained on all materials")
     part.add_argument("--prior", help="use this prior, a name or a file")
     part.add_argument("--meshgraphnet", help="prior of the method published")
@@ -144,6 +143,7 @@ def main(arguments=None) -> int:
             part.add_argument("--folder", type=Path, help="of the priors, by default benchmarks/priors")
         if name in ("table", "figures"):
             part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")
+            part.add_argument("--ensembles", type=Path, default=STATE.parent / "table", help="folder of what is made, by default %(default)s")
         if name == "table":
             _table_options(part)
         if name == "check":

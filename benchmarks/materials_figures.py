@@ -10,6 +10,15 @@ from materials_reference import MATERIALS, TRAINED_AT
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
+SPECTRA = ("PDF", "XRD", "ND", "ADF", "EXAFS")
+COLOURS = {
+    "g": "tab:red",
+    "prior": "tab:blue",
+    "rmc-random": "tab:green",
+    "rmc-liquid": "tab:olive",
+    "gradient": "tab:brown",
+    "published": "tab:purple",
+}
 EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS")
 
 
@@ -48,6 +57,49 @@ def heat_maps(table: dict, methods):
     return figure
 
 
+def spectra(ensembles: Path, table: dict, methods):
+    """A matplotlib figure: mean curves of the ``methods`` over the reference's mean and spread (grey), at each material's first, training and last
+    condition; of a modality with several features the first one.
+    """
+    import ase.io
+    import materials_check
+    import materials_table
+    from matplotlib.figure import Figure
+
+    from glassjax.analysis.comparison import curves
+
+    chosen = []
+    for material in (m for m in MATERIALS if m in table):
+        packed = [pair for pair in materials_table.conditions_of(material) if any(pair[0].label in table[material].get(m, {}) for m in methods)]
+        wanted = {packed[0][0].label, TRAINED_AT[material], packed[-1][0].label} if packed else set()
+        chosen += [(material, condition.label, frames) for condition, frames in packed if condition.label in wanted]
+    figure = Figure(figsize=(13, 1.7 * len(chosen) + 0.5), layout="constrained")
+    axes = figure.subplots(len(chosen), len(SPECTRA), squeeze=False)
+    for line, (material, label, frames) in enumerate(chosen):
+        options = dict(modalities=list(SPECTRA), cutoffs=materials_check.BONDS[material])
+        shown = {"reference": curves(materials_table.structures_of(frames), **options)}
+        for method in methods:
+            cells = ensembles / material / method / f"{label}.extxyz"
+            if label in table[material].get(method, {}) and cells.exists():
+                shown[method] = curves(materials_table.structures_of(ase.io.read(cells, ":")), **options)
+        for axis, modality in zip(axes[line], SPECTRA, strict=True):
+            feature = next(iter(shown["reference"].get(modality, {})), None)
+            if feature is None:
+                axis.set_axis_off()
+                continue
+            for name, found in shown.items():
+                one = found[modality][feature]
+                mean, spread = one.values.mean(axis=0), one.values.std(axis=0, ddof=1) if len(one.values) > 1 else 0.0
+                if name == "reference":
+                    axis.fill_between(one.x, mean - 2 * spread, mean + 2 * spread, color="0.8", lw=0)
+                axis.plot(one.x, mean, color=COLOURS.get(name, "black"), lw=0.9, ls="-" if name in ("reference", "g") else "--", label=name)
+            axis.set_title(f"{material} {label}: {modality} {'' if feature == 'total' else feature}", fontsize=7)
+            axis.tick_params(labelsize=6)
+    if chosen:
+        axes[0, 0].legend(fontsize=6, frameon=False)
+    return figure
+
+
 def verdicts(table: dict) -> list[str]:
     """The lines of issue and README: shares of cells with dED <= 0, worst, means of error by method, shortest distances, diversity, cost."""
     lines = []
@@ -70,10 +122,14 @@ def verdicts(table: dict) -> list[str]:
     return lines
 
 
-def draw(results: Path, methods, picture: Path) -> int:
-    """Print the verdicts and write the heat maps."""
+def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -> int:
+    """Print the verdicts and write the heat maps, and where the ``ensembles`` are at hand the spectra beside them."""
     table = json.loads(results.read_text())
     print("\n".join(verdicts(table)))
     heat_maps(table, methods).savefig(picture, dpi=130)
     print(f"wrote {picture}")
+    if ensembles is not None and ensembles.is_dir():
+        beside = picture.with_stem(f"{picture.stem}_spectra")
+        spectra(ensembles, table, [m for m in ("prior", "rmc-random", "g") if m in methods]).savefig(beside, dpi=110)
+        print(f"wrote {beside}")
     return 0

@@ -160,7 +160,7 @@ def minimum_distances(
     """Minimum distance of each pair of elements, A.
 
     ``values`` where given; else 0.9 x the shortest distance that the prior was trained on, where ``known`` says it (``shortest_distance`` of its
-    card); else ``scale`` x the sum of covalent radii (Cordero 2008, as in ASE).
+    card, the median over its cells); else ``scale`` x the sum of covalent radii (Cordero 2008, as in ASE).
 
     Raises:
       ValueError: a value is negative or names an element that is not there.

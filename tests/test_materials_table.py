@@ -170,7 +170,8 @@ def test_training_command(tmp_path):
     command = priors.command("carbon", 2.5, tmp_path, tmp_path)
     assert command[3:5] == ["train", str(tmp_path / "training_carbon.extxyz.gz")] and "--resume" not in command
     assert command[command.index("--minutes") + 1] == "2.5" and command[command.index("--out") + 1] == str(tmp_path / "carbon.npz")
-    assert command[command.index("--start") + 1] == str(tmp_path / "silicon.npz") and "--start" not in priors.command("silicon", 1.0, tmp_path, tmp_path)
+    assert command[command.index("--start") + 1] == str(tmp_path / "silicon.npz")
+    assert "--start" not in priors.command("silicon", 1.0, tmp_path, tmp_path)
     (tmp_path / "carbon.train.npz").touch()
     assert "--resume" in priors.command("carbon", 2.5, tmp_path, tmp_path)
     assert sum(one.endswith(".extxyz.gz") for one in priors.command(priors.JOINT, 1.0, tmp_path, tmp_path)) == 5

@@ -393,8 +393,9 @@ def tiny(elements, seed):
 
 def test_training_begins_from_another_prior(tmp_path):
     first = tiny(("Si", "O"), seed=3)
-    took = training.transferred(first, tiny(("O", "C", "Si"), seed=4).params, EquivariantNetwork(**SMALL | dict(elements=3, cutoff=2.5)), ("O", "C", "Si"))
-    known, random = first.params["Embed_0"]["embedding"], tiny(("O", "C", "Si"), seed=4).params["Embed_0"]["embedding"]
+    other = tiny(("O", "C", "Si"), seed=4)
+    took = training.transferred(first, other.params, EquivariantNetwork(**SMALL | dict(elements=3, cutoff=2.5)), other.elements)
+    known, random = first.params["Embed_0"]["embedding"], other.params["Embed_0"]["embedding"]
     np.testing.assert_allclose(took["Embed_0"]["embedding"], [known[1], known.mean(0) + random[1], known[0]], rtol=1e-6)
     arrays_equal({k: v for k, v in took.items() if k != "Embed_0"}, {k: v for k, v in first.params.items() if k != "Embed_0"})
     # no step: what was begun from; the same elements in another order give the same score
@@ -403,12 +404,20 @@ def test_training_begins_from_another_prior(tmp_path):
     s = mixture()
     np.testing.assert_allclose(begun.fit(s)(s, 0.3)[0], first.fit(s)(s, 0.3)[0], atol=1e-5)
     other = EquivariantNetwork(**SMALL | dict(channels=16))
-    with pytest.raises(ValueError, match="got a prior to start from of the network .*; needs .*; pass the same network, or no start"):
+    with pytest.raises(ValueError, match="got a prior to start from with the network .*; needs .*; take the same"):
         training.train([crystal()], out=tmp_path / "c.npz", network=other, elements=("Si",), options=options(steps=0), start=first)
     assert not (tmp_path / "c.npz").exists()
     meshgraphnet = dataclasses.replace(first, network=MeshGraphNet(elements=2, width=8, blocks=1))
     with pytest.raises(ValueError, match="it has no embedding"):
         training.transferred(meshgraphnet, {}, MeshGraphNet(elements=1, width=8, blocks=1), ("Si",))
+
+
+def test_shortest_distances():
+    cell = crystal()
+    defect = dataclasses.replace(cell, positions=cell.positions.at[0].add(jnp.array([0.3, 0.3, 0.3])))
+    bond = 5.43 * 3**0.5 / 4
+    assert training.shortest_distances([cell, cell, defect]) == {"Si-Si": round(bond - 0.3 * 3**0.5, 3)}
+    assert training.shortest_distances([cell, cell, defect], typical=True) == {"Si-Si": round(bond, 3)}
 
 
 DATA_PARALLEL = """
