@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from materials_reference import MATERIALS, TRAINED_AT
 
-SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "coordination", "dihedral", "q6")
+SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
 SPECTRA = ("PDF", "XRD", "ND", "ADF", "EXAFS")
 COLOURS = {
@@ -19,7 +19,7 @@ COLOURS = {
     "gradient": "tab:brown",
     "published": "tab:purple",
 }
-EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS")
+EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS", "XANES")
 
 
 def heat_maps(table: dict, methods):

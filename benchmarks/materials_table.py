@@ -4,6 +4,7 @@ Methods:
 
     prior                  the unguided prior
     g, XRD, ND, ADF, EXAFS the default protocol guided by that curve, the mean over the reference replicas
+    XANES                  the same, of carbon: the C K edge by the shipped surrogate, for reference and generated structures alike
     rmc-random, rmc-liquid reverse Monte Carlo on g(r) (materials_rmc)
     gradient               descent on the misfit of g(r), no prior
     published              the paper's guidance on g(r): its normalised gradient, its two stages, with the network of a prior given
@@ -37,7 +38,8 @@ from materials_reference import Condition
 PLAN = dict(steps=500, strength=4.0)  # changes of the default protocol
 VERSION = 3  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
-GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS")
+GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS", "XANES")
+SURROGATES = {"carbon": "carbon-xanes"}
 RMC = ("rmc-random", "rmc-liquid")
 METHODS = ("prior", *GUIDED, *RMC, "gradient", "published")
 
@@ -76,6 +78,13 @@ def targets(method: str, condition: Condition, structures) -> list:
     if method in ("XRD", "ND"):
         kind = dict(function="I", weights="xray" if method == "XRD" else "neutron", displacement=DISPLACEMENT)
         return [target(Q, mean(glassjax.structure_factor(Q, symbols, rmax=REACH + 0.5, window="taper", **kind)), symbols, **kind, **options)]
+    if method == "XANES":
+        if condition.material not in SURROGATES:
+            raise ValueError(f"got XANES of {condition.material}; needs a surrogate, which {', '.join(SURROGATES)} has; leave the method out")
+        model = glassjax.load_surrogate(SURROGATES[condition.material])
+        observable, edge = glassjax.spectrum(model, elements=structures[0].elements), f"{model.absorber}:{model.edge}"
+        about = dict(function="mu(E)", edge=edge, surrogate=model, number_density=density, name="XANES")
+        return [glassjax.absorption_target(np.asarray(observable.x), mean(observable), symbols, **about)]
     made = []
     for edge in (f"{element}:K" for element in edges_with_tables(tuple(dict.fromkeys(symbols)))):
         chi = mean(glassjax.exafs(K, symbols, edge=edge, number_density=density, kweight=0))  # the target weighs
@@ -226,7 +235,8 @@ def metrics(condition: Condition, generated, references, modalities=None) -> dic
     """Errors, diversities and dED of every modality, and local order of both; ``references`` may be curves that are known already."""
     from glassjax.analysis.comparison import compare
 
-    return compare(generated, references, modalities, cutoffs=materials_check.BONDS[condition.material]).to_dict()
+    surrogate = SURROGATES.get(condition.material)
+    return compare(generated, references, modalities, cutoffs=materials_check.BONDS[condition.material], surrogate=surrogate).to_dict()
 
 
 def conditions_of(material: str, labels=None) -> list[tuple[Condition, list]]:
@@ -244,7 +254,10 @@ ELEMENTAL = tuple(m for m in MODALITIES if m != "partial PDF")  # of one element
 
 def modalities_of(material: str, every: bool = False) -> list[str] | None:
     """What is compared; None for everything that `glassjax.analysis` knows (rings and Voronoi indices take long)."""
-    return None if every else list(ELEMENTAL if len(set(reference.MATERIALS[material][0].symbols)) == 1 else MODALITIES)
+    if every:
+        return None
+    known = ELEMENTAL if len(set(reference.MATERIALS[material][0].symbols)) == 1 else MODALITIES
+    return [*known, "XANES"] if material in SURROGATES else list(known)
 
 
 def shortest(frames) -> dict[str, float]:
@@ -306,6 +319,8 @@ def run(
         for condition, frames in sorted(group, key=lambda pair: pair[0].label != TRAINED_AT[material]):
             known = None
             for method in methods:
+                if method == "XANES" and material not in SURROGATES:
+                    continue
                 prior = prior_of(material, method)
                 budget = limits if method in (*RMC, "gradient") else {}
                 facts = make(
@@ -315,8 +330,8 @@ def run(
                 if _same(place.get(condition.label), facts, modalities_of(material, every)):
                     continue
                 if known is None:
-                    cutoffs = materials_check.BONDS[material]
-                    known = curves(structures_of(frames), modalities_of(material, every), cutoffs=cutoffs)
+                    options = dict(cutoffs=materials_check.BONDS[material], surrogate=SURROGATES.get(material))
+                    known = curves(structures_of(frames), modalities_of(material, every), **options)
                 generated = ase.io.read(out / material / method / f"{condition.label}.extxyz", ":")
                 place[condition.label] = row(condition, frames, generated, facts, known)
                 write_whole(results, json.dumps(table, indent=1).encode())
