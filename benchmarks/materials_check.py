@@ -16,7 +16,7 @@ import numpy as np
 from glassjax._pytree import replace
 from glassjax.analysis.bonds import bonds
 from glassjax.analysis.modalities import bond_angles_by_kind
-from glassjax.analysis.order import warren_cowley
+from glassjax.analysis.order import partial_coordination, warren_cowley
 from glassjax.io.atoms import from_atoms
 
 # Bonds count below these lengths, A: just outside the first peak of the pair distribution
@@ -63,11 +63,12 @@ def silica(frame, limits) -> dict[str, float]:
 
 
 def alloy(frame, limits) -> dict[str, float]:
-    """Of an alloy: shortest pair, neighbours of each element, Warren-Cowley parameter (`glassjax.warren_cowley`) of each unlike pair."""
+    """Of an alloy: shortest pair, neighbours of each element, partial ones n(a-b) (b about a), Warren-Cowley parameter of each unlike pair."""
     structure = exact(frame)
     found, chemical = bonds(structure, limits), warren_cowley(structure, limits)
     count = found.numbers().sum(axis=1)
     row = {"shortest": found.lengths.min()} | {f"Z({e})": count[found.species == k].mean() for k, e in enumerate(found.elements)}
+    row |= {f"n({a}-{b})": n for (a, b), n in partial_coordination(structure, limits).items()}
     return row | {f"WC {a}-{b}": chemical[a, b] for a, b in itertools.combinations(found.elements, 2)}
 
 

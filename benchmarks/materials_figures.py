@@ -1,4 +1,4 @@
-"""Heat maps and verdicts of the table over five materials: what `python benchmarks/materials.py figures` draws and prints."""
+"""Heat maps and spectra of the table over five materials: what `python benchmarks/materials.py figures` draws."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from materials_reference import MATERIALS, TRAINED_AT
+from materials_verdicts import checks, misses, verdicts
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
@@ -19,7 +20,6 @@ COLOURS = {
     "gradient": "tab:brown",
     "published": "tab:purple",
 }
-EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS", "XANES")
 
 
 def heat_maps(table: dict, methods):
@@ -58,8 +58,9 @@ def heat_maps(table: dict, methods):
 
 
 def spectra(ensembles: Path, table: dict, methods):
-    """A matplotlib figure: mean curves of the ``methods`` over the reference's mean and spread (grey), at each material's first, training and last
-    condition; of a modality with several features the first one.
+    """A matplotlib figure: mean curves of the ``methods`` over the reference's mean and twice its spread (grey).
+
+    A row for each material's first, training and last condition; of a modality with several features the first one.
     """
     import ase.io
     import materials_check
@@ -92,7 +93,8 @@ def spectra(ensembles: Path, table: dict, methods):
                 mean, spread = one.values.mean(axis=0), one.values.std(axis=0, ddof=1) if len(one.values) > 1 else 0.0
                 if name == "reference":
                     axis.fill_between(one.x, mean - 2 * spread, mean + 2 * spread, color="0.8", lw=0)
-                axis.plot(one.x, mean, color=COLOURS.get(name, "black"), lw=0.9, ls="-" if name in ("reference", "g") else "--", label=name)
+                style = "-" if name in ("reference", "g") else "--"
+                axis.plot(one.x, mean, color=COLOURS.get(name, "black"), lw=0.9, ls=style, label=name)
             axis.set_title(f"{material} {label}: {modality} {'' if feature == 'total' else feature}", fontsize=7)
             axis.tick_params(labelsize=6)
     if chosen:
@@ -100,32 +102,10 @@ def spectra(ensembles: Path, table: dict, methods):
     return figure
 
 
-def verdicts(table: dict) -> list[str]:
-    """The lines of issue and README: shares of cells with dED <= 0, worst, means of error by method, shortest distances, diversity, cost."""
-    lines = []
-    for material, methods in table.items():
-        for method, found in methods.items():
-            cells = {names: [found[c]["modalities"][m]["ded"] for c in found for m in names if m in found[c]["modalities"]] for names in (EASY, HARD)}
-            easy, hard = cells[EASY], cells[HARD]
-            error = np.mean([one["error"] for c in found.values() for one in c["modalities"].values()])
-            ratio = [
-                one["diversity_ratio"] for c in found.values() for name, one in c["modalities"].items() if name in HARD and one["diversity_ratio"]
-            ]
-            margin = min(c["shortest"]["margin"] for c in found.values())
-            seconds = np.mean([c["facts"]["seconds"] for c in found.values()])
-            share = [100 * float(np.mean(np.array(one) <= 0)) for one in (easy, hard)]
-            lines.append(
-                f"{material:9} {method:10} {len(found):2} conditions  {', '.join(EASY)}: {share[0]:3.0f} % <= 0, worst {max(easy):+.4f}  "
-                f"{', '.join(HARD)}: {share[1]:3.0f} %, worst {max(hard):+.4f}  mean error {error:.4f}  "
-                f"diversity x {min(ratio, default=float('nan')):.2f}  shortest {margin:+.2f} A  {seconds:.1f} s"
-            )
-    return lines
-
-
 def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -> int:
-    """Print the verdicts and write the heat maps, and where the ``ensembles`` are at hand the spectra beside them."""
+    """Print verdicts, checks and misses; write the heat maps and, where the ``ensembles`` are at hand, the spectra beside them."""
     table = json.loads(results.read_text())
-    print("\n".join(verdicts(table)))
+    print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
     heat_maps(table, methods).savefig(picture, dpi=130)
     print(f"wrote {picture}")
     if ensembles is not None and ensembles.is_dir():

@@ -36,7 +36,7 @@ import numpy as np
 from materials_reference import Condition
 
 PLAN = dict(steps=500, strength=4.0)  # changes of the default protocol
-VERSION = 3  # of the metrics: rows of others are computed again
+VERSION = 4  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS", "XANES")
 SURROGATES = {"carbon": "carbon-xanes"}

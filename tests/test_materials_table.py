@@ -17,6 +17,7 @@ import materials_pack as packing  # noqa: E402
 import materials_priors as priors  # noqa: E402
 import materials_reference as reference  # noqa: E402
 import materials_table as table  # noqa: E402
+import materials_verdicts as verdicts  # noqa: E402
 import tiny  # noqa: E402
 from tiny import allow_rank_promotion  # noqa: E402, F401
 
@@ -160,6 +161,32 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said
     assert (tmp_path / "r.png").stat().st_size > 5000
+
+
+def invented(ded, error, four, margin=0.0, ratio=0.9):
+    modalities = {n: dict(ded=ded, error=error, diversity_ratio=ratio) for n in ("PDF", "XRD", "ND", "ADF")}
+    return dict(
+        modalities=modalities,
+        local=dict(generated={"4-fold %": [four, 1.0]}, reference={"4-fold %": [95.0, 1.5]}),
+        shortest=dict(margin=margin),
+        facts=dict(seconds=1.0),
+    )
+
+
+def test_verdicts():
+    rows = {"2.5": invented(-0.01, 0.01, 92.5), "3.5": invented(0.015, 0.05, 50.0, margin=-0.2, ratio=0.3)}
+    made = {"silicon": {"g": rows, "prior": {"2.5": invented(0.02, 0.008, 91.0)}, "rmc-random": {"3.5": invented(0.1, 0.2, 10.0)}}}
+    lines = verdicts.checks(made)
+    assert lines[0] == "MISSED: PDF, XRD, ND: 50 % of 6 cells with dED <= 0, worst +0.0150"
+    assert lines[1] == "MISSED: ADF, partial PDF, EXAFS, XANES: 50 % of 2 cells with dED <= 0, worst +0.0150"
+    assert "MISSED: silicon: shortest distance -0.20 A from the reference's" in lines
+    assert "MISSED: silicon: mean error 0.0100, prior 0.0080 (1 conditions)" in lines  # the conditions that both have
+    assert "reached: silicon: mean error 0.0500, rmc-random 0.2000 (1 conditions)" in lines
+    assert "reached: silicon 2.5: 4-fold % 92.50, reference 95.00 +- 1.50" in lines
+    assert "MISSED: silicon: diversity, mean over conditions, least 0.60 (PDF)" in lines
+    assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 4
+    good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
+    assert all(line.startswith("reached") for line in verdicts.checks(good)) and not verdicts.misses(good)
 
 
 def test_training_command(tmp_path):

@@ -1,0 +1,87 @@
+"""What the table over five materials shows, in words: what `python benchmarks/materials.py figures` prints."""
+
+from __future__ import annotations
+
+import numpy as np
+from materials_reference import TRAINED_AT
+
+EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS", "XANES")
+# the numbers of local order that must come out where the prior was trained: within twice the spread of the reference's replicas
+KEY = {"silicon": ("4-fold %",), "carbon": ("4-fold %",), "silica": ("SiO4 %",), "cu-zr": ("n(Cu-Cu)", "n(Cu-Zr)", "n(Zr-Cu)", "n(Zr-Zr)")}
+SHARE = {EASY: 0.9, HARD: 0.7}
+WORST, MARGIN, RATIO = 0.02, -0.15, 0.7
+
+
+def verdicts(table: dict) -> list[str]:
+    """A line per material and method: shares of cells with dED <= 0, worst, mean error, least diversity, shortest distances, cost."""
+    lines = []
+    for material, methods in table.items():
+        for method, found in methods.items():
+            cells = {names: [found[c]["modalities"][m]["ded"] for c in found for m in names if m in found[c]["modalities"]] for names in (EASY, HARD)}
+            easy, hard = cells[EASY], cells[HARD]
+            error = np.mean([one["error"] for c in found.values() for one in c["modalities"].values()])
+            ratio = [
+                one["diversity_ratio"] for c in found.values() for name, one in c["modalities"].items() if name in HARD and one["diversity_ratio"]
+            ]
+            margin = min(c["shortest"]["margin"] for c in found.values())
+            seconds = np.mean([c["facts"]["seconds"] for c in found.values()])
+            share = [100 * float(np.mean(np.array(one) <= 0)) for one in (easy, hard)]
+            lines.append(
+                f"{material:9} {method:10} {len(found):2} conditions  {', '.join(EASY)}: {share[0]:3.0f} % <= 0, worst {max(easy):+.4f}  "
+                f"{', '.join(HARD)}: {share[1]:3.0f} %, worst {max(hard):+.4f}  mean error {error:.4f}  "
+                f"diversity x {min(ratio, default=float('nan')):.2f}  shortest {margin:+.2f} A  {seconds:.1f} s"
+            )
+    return lines
+
+
+def cells(table: dict, method: str, names) -> dict[tuple[str, str, str], float]:
+    """{(material, condition, modality): dED} of one method."""
+    found = {(m, c): row["modalities"] for m, methods in table.items() for c, row in methods.get(method, {}).items()}
+    return {(*place, n): rows[n]["ded"] for place, rows in found.items() for n in names if n in rows}
+
+
+def misses(table: dict, method: str = "g") -> list[str]:
+    """A line per cell of the guided ensembles with dED above 0, largest first."""
+    found = cells(table, method, (*EASY, *HARD))
+    worst = sorted(((value, place) for place, value in found.items() if value > 0), reverse=True)
+    return [f"above 0: {material:9} {label:10} {modality:12} {value:+.4f}" for value, (material, label, modality) in worst]
+
+
+def mean_error(table: dict, material: str, method: str, labels) -> float:
+    """Mean error of a method over all modalities of some conditions; NaN where one is missing."""
+    found = table[material].get(method, {})
+    if not labels or not set(labels) <= set(found):
+        return float("nan")
+    return float(np.mean([one["error"] for label in labels for one in found[label]["modalities"].values()]))
+
+
+def checks(table: dict, method: str = "g") -> list[str]:
+    """A line per check of the benchmark, of ensembles guided by g(r)."""
+    lines, word = [], {True: "reached", False: "MISSED"}
+    for names in (EASY, HARD):
+        values = np.array(list(cells(table, method, names).values()))
+        if len(values):
+            share, worst = float(np.mean(values <= 0)), float(values.max())
+            good = share >= SHARE[names] and (names != EASY or worst <= WORST)
+            lines.append(f"{word[good]}: {', '.join(names)}: {100 * share:.0f} % of {len(values)} cells with dED <= 0, worst {worst:+.4f}")
+    for material, methods in table.items():
+        rows = methods.get(method, {})
+        if not rows:
+            continue
+        margin = min(row["shortest"]["margin"] for row in rows.values())
+        lines.append(f"{word[margin >= MARGIN]}: {material}: shortest distance {margin:+.2f} A from the reference's")
+        for other in (m for m in ("prior", "rmc-random", "rmc-liquid", "gradient", "published") if m in methods):
+            both = [label for label in rows if label in methods[other]]
+            ours, theirs = (mean_error(table, material, m, both) for m in (method, other))
+            lines.append(f"{word[ours < theirs]}: {material}: mean error {ours:.4f}, {other} {theirs:.4f} ({len(both)} conditions)")
+        trained = rows.get(TRAINED_AT[material])
+        for key in KEY.get(material, ()) if trained else ():
+            (ours, _), (theirs, spread) = trained["local"]["generated"][key], trained["local"]["reference"][key]
+            good = abs(ours - theirs) <= 2 * spread
+            lines.append(f"{word[good]}: {material} {TRAINED_AT[material]}: {key} {ours:.2f}, reference {theirs:.2f} +- {spread:.2f}")
+        kept = {n: [r["modalities"].get(n, {}).get("diversity_ratio") for r in rows.values()] for n in (*EASY, *HARD)}
+        ratios = {n: float(np.mean([v for v in values if v])) for n, values in kept.items() if any(values)}
+        if ratios:
+            least = min(ratios, key=ratios.get)
+            lines.append(f"{word[ratios[least] >= RATIO]}: {material}: diversity, mean over conditions, least {ratios[least]:.2f} ({least})")
+    return lines
