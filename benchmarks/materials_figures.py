@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_verdicts import checks, misses, verdicts
+from materials_verdicts import checks, markdown, misses, verdicts
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
@@ -103,9 +103,10 @@ def spectra(ensembles: Path, table: dict, methods):
 
 
 def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -> int:
-    """Print verdicts, checks and misses; write the heat maps and, where the ``ensembles`` are at hand, the spectra beside them."""
+    """Print verdicts, checks and misses; write the table, the heat maps and, where the ``ensembles`` are at hand, the spectra beside them."""
     table = json.loads(results.read_text())
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
+    picture.with_suffix(".md").write_text(markdown(table))
     heat_maps(table, methods).savefig(picture, dpi=130)
     print(f"wrote {picture}")
     if ensembles is not None and ensembles.is_dir():

@@ -161,6 +161,8 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said
     assert (tmp_path / "r.png").stat().st_size > 5000
+    rows = (tmp_path / "r.md").read_text().splitlines()
+    assert rows[2].startswith("| material | condition | method | PDF | XRD | ADF | local") and rows[4].startswith("| silicon | **2.5** | g | -0.")
 
 
 def invented(ded, error, four, margin=0.0, ratio=0.9):
