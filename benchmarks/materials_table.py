@@ -34,82 +34,14 @@ import materials_pack
 import materials_reference as reference
 import numpy as np
 from materials_reference import Condition
+from materials_targets import SURROGATES, fluctuating, r_factors, structures_of, targets
 
 PLAN = dict(steps=500, strength=4.0)  # changes of the default protocol
 VERSION = 4  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS", "XANES")
-SURROGATES = {"carbon": "carbon-xanes"}
 RMC = ("rmc-random", "rmc-liquid")
 METHODS = ("prior", *GUIDED, *RMC, "gradient", "published")
-
-
-def structures_of(frames) -> list:
-    """glassjax structures of ASE frames."""
-    from glassjax.io.atoms import from_atoms
-
-    return [from_atoms(frame) for frame in frames]
-
-
-def targets(method: str, condition: Condition, structures) -> list:
-    """What guides: the mean over the reference replicas of the curve that a measurement would give.
-
-    Reciprocal ones are made of pairs within 10.5 A, as many as a target counts by default. With pairs out to 30 A (in a cell of 16 A its own images)
-    a cell of silica met the targets made from itself to R = 0.40 only (0.02 for silicon): they begin at 1 1/A, on the flank of its first peak, and
-    what is cut off there cannot be told from pairs nearer than 10 A.
-    """
-    import glassjax
-    from glassjax.analysis.modalities import ANGLES, DISPLACEMENT, REACH, K, Q, R, edges_with_tables
-    from glassjax.spectra import compute_spectra
-    from glassjax.targets import target
-
-    symbols, density = list(condition.symbols), float(glassjax.number_density(structures[0]))  # their counts are the concentrations
-    options = dict(number_density=density, name=method)
-
-    def mean(observable):
-        return np.mean([np.asarray(compute_spectra([s], [observable])[0][0]) for s in structures], axis=0)
-
-    if method == "g":
-        total = mean(glassjax.pair_distribution(R, symbols, weights="number"))
-        return [target(R, total, symbols, function="g", weights="number", **options)]
-    if method == "ADF":
-        cutoff = materials_check.BONDS[condition.material]
-        return [target(ANGLES, mean(glassjax.angle_distribution(ANGLES, symbols, cutoff=cutoff)), symbols, function="ADF", cutoff=cutoff, **options)]
-    if method in ("XRD", "ND"):
-        kind = dict(function="I", weights="xray" if method == "XRD" else "neutron", displacement=DISPLACEMENT)
-        return [target(Q, mean(glassjax.structure_factor(Q, symbols, rmax=REACH + 0.5, window="taper", **kind)), symbols, **kind, **options)]
-    if method == "XANES":
-        if condition.material not in SURROGATES:
-            raise ValueError(f"got XANES of {condition.material}; needs a surrogate, which {', '.join(SURROGATES)} has; leave the method out")
-        model = glassjax.load_surrogate(SURROGATES[condition.material])
-        observable, edge = glassjax.spectrum(model, elements=structures[0].elements), f"{model.absorber}:{model.edge}"
-        about = dict(function="mu(E)", edge=edge, surrogate=model, number_density=density, name="XANES")
-        return [glassjax.absorption_target(np.asarray(observable.x), mean(observable), symbols, **about)]
-    made = []
-    for edge in (f"{element}:K" for element in edges_with_tables(tuple(dict.fromkeys(symbols)))):
-        chi = mean(glassjax.exafs(K, symbols, edge=edge, number_density=density, kweight=0))  # the target weighs
-        found = dict(function="chi(k)", edge=edge, kmin=float(K[0]), kmax=float(K[-1]), number_density=density, name=f"EXAFS {edge}")
-        made.append(glassjax.absorption_target(K, chi, symbols, **found))
-    return made
-
-
-def fluctuating(method: str, condition: Condition, goals, free, replicas: int) -> list[list]:
-    """The targets of each replica: those given, each moved by what the curve of one of the ``free`` structures departs from their mean."""
-    from glassjax._pytree import replace
-
-    curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in free]
-    used = [curves[index % len(free)] for index in range(replicas)]
-    means = [np.mean([one[k] for one in used], axis=0) for k in range(len(goals))]
-    return [[replace(goal, data=goal.data + one[k] - means[k]) for k, goal in enumerate(goals)] for one in used]
-
-
-def r_factors(goals, structures) -> list[float]:
-    """R-factor of each target, the mean over structures."""
-    import glassjax
-    from glassjax.spectra import compute_spectra
-
-    found = compute_spectra(structures, [goal.observable for goal in goals])
-    return [float(np.mean([glassjax.r_factor(goal, goal.model(curve)) for curve in curves])) for goal, curves in zip(goals, found, strict=True)]
 
 
 def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None, free=None):
