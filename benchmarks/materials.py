@@ -118,7 +118,7 @@ def _table_options(part) -> None:
     part.add_argument("--prior", help="use this prior, a name or a file")
     part.add_argument("--meshgraphnet", help="prior of the method published")
     part.add_argument("--steps", type=int, help="of the ladder, by default the protocol's")
-    part.add_argument("--seconds", type=float, default=60.0, help="of each reverse Monte Carlo, by default %(default)s")
+    part.add_argument("--seconds", type=float, help="of each reverse Monte Carlo, by default ten times those of a structure guided by g(r)")
     part.add_argument("--moves", type=int, help="at least so many moves of each reverse Monte Carlo")
     part.add_argument("--one-curve", action="store_true", help="guide all replicas by the same curve, without fluctuations of their own")
     part.add_argument("--every", action="store_true", help="compare rings and Voronoi indices too")

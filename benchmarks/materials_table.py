@@ -254,11 +254,11 @@ def run(
                 if method == "XANES" and material not in SURROGATES:
                     continue
                 prior = prior_of(material, method)
-                budget = limits if method in (*RMC, "gradient") else {}
-                facts = make(
-                    method, condition, frames, out, prior=prior, replicas=replicas, steps=None if budget else steps, fluctuate=fluctuate, **budget
-                )
-                place = table.setdefault(material, {}).setdefault(method, {})
+                done = table.setdefault(material, {})
+                budget = _budget(condition, done, **limits) if method in RMC else {}
+                common = dict(prior=prior, replicas=replicas, steps=None if method in (*RMC, "gradient") else steps, fluctuate=fluctuate)
+                facts = make(method, condition, frames, out, **common, **budget)
+                place = done.setdefault(method, {})
                 if _same(place.get(condition.label), facts, modalities_of(material, every)):
                     continue
                 if known is None:
@@ -269,6 +269,20 @@ def run(
                 write_whole(results, json.dumps(table, indent=1).encode())
                 print(line(material, method, condition.label, place[condition.label]), flush=True)
     return 0
+
+
+def _budget(condition: Condition, done: dict, seconds: float | None = None, moves: int | None = None) -> dict:
+    """Budget of a reverse Monte Carlo: the one given, else the time of ten ensembles guided by g(r), shared by as many structures: ten times the
+    seconds of a structure, up to the next half minute."""
+    if seconds is not None or moves is not None:
+        return dict(seconds=seconds, moves=moves)
+    guided = done.get("g", {}).get(condition.label)
+    if guided is None:
+        raise ValueError(
+            f"got no budget and no ensemble of {condition.material} {condition.label} guided by g(r); needs one to take ten times its time; "
+            "make the methods prior and g first, or pass --seconds"
+        )
+    return dict(seconds=30.0 * max(1, -(-10 * guided["facts"]["seconds"] // 30)), moves=None)
 
 
 def _same(found: dict | None, facts: dict, modalities) -> bool:

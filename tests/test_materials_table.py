@@ -176,6 +176,14 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     assert rows[2].startswith("| material | condition | method | PDF | XRD | ADF | local") and rows[4].startswith("| silicon | **2.5** | g | -0.")
 
 
+def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles():
+    done = {"g": {"2.5": dict(facts=dict(seconds=12.4))}}
+    assert table._budget(SMALL, done) == dict(seconds=150.0, moves=None)
+    assert table._budget(SMALL, done, seconds=5.0) == dict(seconds=5.0, moves=None)
+    with pytest.raises(ValueError, match="got no budget and no ensemble of silicon 2.5 guided by g.r.; needs one"):
+        table._budget(SMALL, {})
+
+
 def invented(ded, error, four, margin=0.0, ratio=0.9):
     modalities = {n: dict(ded=ded, error=error, diversity_ratio=ratio) for n in ("PDF", "XRD", "ND", "ADF")}
     return dict(
