@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -189,7 +190,7 @@ def train(options) -> int:
     network = make_network(dict(name=options.network, options=shape))
     record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
     if start is not None:
-        record["start"] = str(options.start)
+        record["start"] = dict(prior=Path(options.start).name, steps=json.loads(start.card).get("steps"))
     settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed, strain=options.strain)
     progress = Progress()
 

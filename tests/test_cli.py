@@ -216,7 +216,7 @@ def test_train(place, tmp_path, capsys):
     train[train.index("--steps") + 1] = "0"  # what it begins from, unchanged
     assert main([*train, str(tmp_path / "next.npz"), "--start", str(out)]) == 0
     begun, ended = glassjax.load_prior(tmp_path / "next.npz"), glassjax.load_prior(out)
-    assert json.loads(begun.card)["start"] == str(out)
+    assert json.loads(begun.card)["start"] == dict(prior="prior.npz", steps=2)
     jax.tree.map(np.testing.assert_array_equal, begun.params, ended.params)
 
 
