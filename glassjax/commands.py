@@ -140,7 +140,6 @@ def _invert(run) -> int:
 
 def _tell(result, folder: Path) -> int:
     """Print a table of the replicas from the record that was written (process 0)."""
-    import json
 
     from glassjax import distributed
 
