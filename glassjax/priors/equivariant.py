@@ -73,14 +73,14 @@ class EquivariantBody(nn.Module):
         return h, x, rows
 
     def _rows(self, graph: jraph.GraphsTuple) -> Rows:
-        distances = features.in_rows(graph.edges["distances"], graph)
+        distances = features.edge_rows(graph.edges["distances"], graph)
         # an empty slot sits at the cutoff, where the envelope is zero; overlapping atoms keep a finite direction
-        unit = features.in_rows(graph.edges["displacements"], graph) / jnp.maximum(distances, 1e-3)[..., None]
-        weight = features.envelope(distances, self.cutoff) * features.in_rows(graph.edges["mask"], graph)
+        unit = features.edge_rows(graph.edges["displacements"], graph) / jnp.maximum(distances, 1e-3)[..., None]
+        weight = features.envelope(distances, self.cutoff) * features.edge_rows(graph.edges["mask"], graph)
         angular = jnp.concatenate(features.spherical_harmonics(unit, self.lmax), axis=-1)
         outputs = jnp.concatenate([jnp.ones_like(weight)[..., None], angular], axis=-1) * weight[..., None]
         return Rows(
-            senders=features.in_rows(graph.senders, graph),
+            senders=features.edge_rows(graph.senders, graph),
             angular=angular,
             radial=features.radial_basis(distances, self.cutoff, self.radial),
             weight=weight,

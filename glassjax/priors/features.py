@@ -48,7 +48,7 @@ def _sum_at(values, index, table):
 _sum_at.defvjp(lambda values, index, table: (_sum_rows(values, index, table), index), lambda index, cotangent: (cotangent[index], None, None))
 
 
-def in_rows(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+def edge_rows(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """Edge ``values`` [e, ...] as [r, k, ...]: a row per atom where the graph is laid out so (``Graph.to_jraph(rows=True)``), else a row per edge."""
     if "filled" in graph.nodes:
         return values.reshape(*graph.nodes["filled"].shape, *values.shape[1:])
@@ -73,7 +73,7 @@ def aggregate(values: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """
     if "filled" in graph.nodes:
         filled = graph.nodes["filled"]
-        return jnp.sum(jnp.where(filled.reshape(*filled.shape, *[1] * (values.ndim - 1)), in_rows(values, graph), 0.0), axis=1)
+        return jnp.sum(jnp.where(filled.reshape(*filled.shape, *[1] * (values.ndim - 1)), edge_rows(values, graph), 0.0), axis=1)
     if "incoming" in graph.nodes:
         return _sum_at(values, graph.receivers, graph.nodes["incoming"])
     return jraph.segment_sum(values, graph.receivers, graph.nodes["species"].shape[0])
