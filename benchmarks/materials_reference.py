@@ -69,6 +69,11 @@ class Condition:
     rate: float = 100.0
     tier: int = 0
 
+    @property
+    def frames(self) -> int:
+        """Frames of one cell."""
+        return SNAPSHOTS if self.label == "training" else 1
+
     def path(self, state: Path, replica: int) -> Path:
         """File of one finished cell."""
         return state / self.material / f"{self.label}_{replica}.extxyz"
@@ -169,7 +174,7 @@ def _complete(condition: Condition, path: Path) -> bool:
     """Whether a cell is there, with all of its frames."""
     import ase.io
 
-    return path.exists() and (condition.label != "training" or len(ase.io.read(path, ":")) == SNAPSHOTS)
+    return path.exists() and len(ase.io.read(path, ":")) == condition.frames
 
 
 def make(condition: Condition, replica: int, state: Path) -> float | None:
@@ -189,7 +194,7 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
             return None
         started = time.process_time()
         raw = out.with_suffix(".new.extxyz")
-        protocol = dataclasses.replace(published(condition.rate), snapshots=SNAPSHOTS if condition.label == "training" else 1)
+        protocol = dataclasses.replace(published(condition.rate), snapshots=condition.frames)
         melt_quench(list(condition.symbols), condition.density, out=raw, seed=condition.seed + replica, protocol=protocol)
         frames = ase.io.read(raw, ":")
         seconds = time.process_time() - started
