@@ -17,8 +17,8 @@ PRIORS = Path(__file__).parent / "priors"
 JOINT = "joint"
 # A, of the network's graph: past the first shell of every pair; what glassjax train takes by default (5) for silicon and silica
 CUTOFFS = {"silicon": 5.0, "carbon": 4.0, "silica": 5.0, "cu-zr": 4.5, "zr-ni-al": 4.5, JOINT: 4.5}
-# each begins from the parameters of another, which saves most of the steps: of 600 for carbon (losses of 0.57 at 0.1-0.3 A and 2.30 at 0.3-0.7 A begun
-# from silicon's, 0.85 and 2.45 from random ones) 150 do what all of them do from random ones
+# each begins from the parameters of another, which saves most of the steps: of 600 for carbon (losses of 0.57 at 0.1-0.3 A and 2.30 at 0.3-0.7 A
+# begun from silicon's, 0.85 and 2.45 from random ones) 150 do what all of them do from random ones
 START = {"silicon": None, "carbon": "silicon", "silica": "silicon", "cu-zr": "silicon", "zr-ni-al": "cu-zr", JOINT: "silicon"}
 BATCH = {"silicon": 4, "carbon": 4, "silica": 4, "cu-zr": 2, "zr-ni-al": 2, JOINT: 4}
 
