@@ -237,14 +237,17 @@ def run(
     fluctuate: bool = True,
     **limits,
 ) -> int:
-    """Make what is missing of the table, and write ``results`` after every ensemble: {material: {method: {condition: `row`}}}."""
+    """Make what is missing of the table, and write ``results`` after every ensemble: {material: {method: {condition: `row`}}}.
+
+    Ensembles of which nothing is left are named and passed over; the exit status is then 1.
+    """
     import ase.io
     from materials_reference import TRAINED_AT
 
     from glassjax.analysis.comparison import curves
     from glassjax.archive import write_whole
 
-    table = json.loads(results.read_text()) if results.exists() else {}
+    table, failed = json.loads(results.read_text()) if results.exists() else {}, 0
     for material in materials:
         group = conditions_of(material, labels)
         # the condition of the training first
@@ -257,7 +260,12 @@ def run(
                 done = table.setdefault(material, {})
                 budget = _budget(condition, done, **limits) if method in RMC else {}
                 common = dict(prior=prior, replicas=replicas, steps=None if method in (*RMC, "gradient") else steps, fluctuate=fluctuate)
-                facts = make(method, condition, frames, out, **common, **budget)
+                try:
+                    facts = make(method, condition, frames, out, **common, **budget)
+                except RuntimeError as error:  # the others are made all the same
+                    print(f"{material:9} {method:10} {condition.label:10} failed: {error}", flush=True)
+                    failed += 1
+                    continue
                 place = done.setdefault(method, {})
                 if _same(place.get(condition.label), facts, modalities_of(material, every)):
                     continue
@@ -268,7 +276,7 @@ def run(
                 place[condition.label] = row(condition, frames, generated, facts, known)
                 write_whole(results, json.dumps(table, indent=1).encode())
                 print(line(material, method, condition.label, place[condition.label]), flush=True)
-    return 0
+    return 1 if failed else 0
 
 
 def _budget(condition: Condition, done: dict, seconds: float | None = None, moves: int | None = None) -> dict:

@@ -233,6 +233,22 @@ def test_score_is_smooth_at_the_cutoff(x64):
     assert np.abs(values[0] - values[1]).max() < 1e-6 * np.abs(values[0]).max()
 
 
+def test_scores_are_no_longer_than_a_noise_can_be(x64):
+    prior = prior_of("equivariant", mixture())
+    s, sigma = mixture(), 0.3
+    found = prior(s, sigma)[0]
+    length = sigma * jnp.linalg.norm(found, axis=1)
+    large = dataclasses.replace(prior, params=jax.tree.map(lambda leaf: 5.0 * leaf, prior.params))
+    packed = build(s, large.spec).to_jraph(s.species, jnp.asarray(sigma), rows=True)
+    raw = large.network.apply({"params": large.params}, packed)
+    raw_length = sigma * jnp.linalg.norm(raw, axis=1, keepdims=True)
+    assert float(length.max()) < 5.0 < float(raw_length.max())  # the first is left as it is
+    np.testing.assert_allclose(prior.network.apply({"params": prior.params}, packed), found, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(large(s, sigma)[0], raw * jnp.minimum(1.0, 5.0 / raw_length), rtol=1e-6, atol=1e-6)
+    gradient = jax.grad(lambda x: jnp.sum(large(dataclasses.replace(s, positions=x), sigma)[0] ** 2))(s.positions)
+    assert np.isfinite(gradient).all()
+
+
 def test_species_order_of_structure_and_prior_may_differ(x64):
     one, other = mixture(elements=("Si", "O")), mixture(elements=("O", "Si"))
     np.testing.assert_array_equal(one.positions, other.positions)

@@ -15,6 +15,7 @@ from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
 from glassjax.structure import Structure
 
 FORMAT = "glassjax-prior-1"
+LARGEST = 5.0  # of |sigma s| of an atom
 MARGIN = 3.0  # of the neighbour list, see `neighbor_spec`: atoms that a prior moves stay farther apart than those of a gas
 
 
@@ -52,13 +53,19 @@ class Prior:
         return replace(self, spec=grow(self.spec, needed * np.array([[1, 0, 1]]) if self.network.in_rows else needed))
 
     def __call__(self, structure: Structure, sigma) -> tuple[jax.Array, dict]:
-        """Score at noise level ``sigma`` (A), zero in empty slots; info: ``needed`` of the neighbour list."""
+        """Score at noise level ``sigma`` (A), zero in empty slots; info: ``needed`` of the neighbour list.
+
+        -sigma s is the mean of the unit noise that an atom may have got, so one longer than ``LARGEST`` is an error of a network far from what it was
+        trained on: it is shortened to that, since larger ones feed themselves and end in NaN.
+        """
         spec = neighbor_spec(structure, self.network.cutoff, margin=MARGIN) if self.spec is None else self.spec
         graph = build(structure, spec)
         order = jnp.array([self.elements.index(e) for e in structure.elements], jnp.int32)
         species = jnp.where(structure.species >= 0, order[structure.species], -1)
         packed = graph.to_jraph(species, jnp.asarray(sigma, structure.positions.dtype), rows=self.network.in_rows)
         score = self.network.apply({"params": self.params}, packed)
+        square = sigma**2 * jnp.sum(score**2, axis=1, keepdims=True)
+        score = score * (LARGEST * jax.lax.rsqrt(jnp.maximum(square, LARGEST**2)))
         # a list that overflowed made every distance NaN; atoms without an edge in it must not look right
         score = jnp.where(jnp.isnan(packed.edges["distances"][0]), jnp.nan, score)
         return jnp.where((structure.species >= 0)[:, None], score, 0.0), {"needed": graph.needed}
