@@ -128,11 +128,18 @@ def make(
 
 
 def _mark(prior) -> str:
-    """What tells one prior from another: the hash of its file, or its name."""
+    """What tells one prior from another: a hash of its parameters, whatever its card says, or its name."""
     import hashlib
 
-    path = Path(str(prior))
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else str(prior)
+    import glassjax
+    from glassjax.priors.prior import flatten
+
+    if not Path(str(prior)).exists():
+        return str(prior)
+    digest = hashlib.sha256()
+    for name, values in sorted(flatten(glassjax.load_prior(prior).params).items()):
+        digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, steps=2000):
