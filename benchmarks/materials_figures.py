@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_verdicts import checks, markdown, misses, verdicts
+from materials_verdicts import checks, current, markdown, misses, verdicts
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
@@ -84,7 +84,8 @@ def spectra(ensembles: Path, table: dict, methods):
             if label in table[material].get(method, {}) and cells.exists():
                 shown[method] = curves(materials_table.structures_of(ase.io.read(cells, ":")), **options)
         for axis, modality in zip(axes[line], SPECTRA, strict=True):
-            feature = next(iter(shown["reference"].get(modality, {})), None)
+            there = shown["reference"].get(modality, {})  # an angle that nothing makes, such as O-O-O, is no curve to show
+            feature = max(there, key=lambda f: (f == "total", np.abs(there[f].values).max() > 0, -list(there).index(f)), default=None)
             if feature is None:
                 axis.set_axis_off()
                 continue
@@ -104,7 +105,7 @@ def spectra(ensembles: Path, table: dict, methods):
 
 def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -> int:
     """Print verdicts, checks and misses; write the table, the heat maps and, where the ``ensembles`` are at hand, the spectra beside them."""
-    table = json.loads(results.read_text())
+    table = current(json.loads(results.read_text()))
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
     picture.with_suffix(".md").write_text(markdown(table))
     heat_maps(table, methods).savefig(picture, dpi=130)

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 from materials_reference import MATERIALS, TRAINED_AT
+from materials_table import GUIDED, PLAN
 
 EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS", "XANES")
 # the numbers of local order that must come out where the prior was trained: within twice the spread of the reference's replicas
 KEY = {"silicon": ("4-fold %",), "carbon": ("4-fold %",), "silica": ("SiO4 %",), "cu-zr": ("n(Cu-Cu)", "n(Cu-Zr)", "n(Zr-Cu)", "n(Zr-Zr)")}
 SHARE = {EASY: 0.9, HARD: 0.7}
+WORDS = {True: "reached", False: "MISSED"}
 WORST, MARGIN, RATIO = 0.02, -0.15, 0.7
+
+
+def current(table: dict) -> dict:
+    """The rows made by the rule of now: ensembles of the prior and guided ones by another are left out."""
+
+    def kept(method: str, row: dict) -> bool:
+        wanted = PLAN["steps"] if method == "prior" else PLAN if method in GUIDED else None
+        return row["facts"]["asked"].get("plan") == wanted or wanted is None
+
+    rows = {m: {method: {c: r for c, r in found.items() if kept(method, r)} for method, found in ms.items()} for m, ms in table.items()}
+    return {m: {method: found for method, found in ms.items() if found} for m, ms in rows.items() if any(ms.values())}
 
 
 def verdicts(table: dict) -> list[str]:
@@ -21,7 +34,10 @@ def verdicts(table: dict) -> list[str]:
             easy, hard = cells[EASY], cells[HARD]
             error = np.mean([one["error"] for c in found.values() for one in c["modalities"].values()])
             ratio = [
-                one["diversity_ratio"] for c in found.values() for name, one in c["modalities"].items() if name in HARD and one["diversity_ratio"]
+                one["diversity_ratio"]
+                for c in found.values()
+                for name, one in c["modalities"].items()
+                if name in HARD and one["diversity_ratio"] is not None
             ]
             margin = min(c["shortest"]["margin"] for c in found.values())
             seconds = np.mean([c["facts"]["seconds"] for c in found.values()])
@@ -37,7 +53,7 @@ def verdicts(table: dict) -> list[str]:
 def markdown(table: dict) -> str:
     """The whole table as Markdown: dED of every modality per material, condition and method, and the numbers of local order; the training in bold."""
     names = [n for n in (*EASY, *HARD) if any(n in row["modalities"] for ms in table.values() for found in ms.values() for row in found.values())]
-    head = ["material", "condition", "method", *names, "local order (reference)", "shortest, A", "s/structure", "ms/step"]
+    head = ["material", "condition", "method", "replicas (reference)", *names, "local order (reference)", "shortest, A", "s/structure", "ms/step"]
     lines = ["dED of every ensemble, written by `python benchmarks/materials.py figures`.\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for material, methods in table.items():
         order = {c.label: i for i, c in enumerate(MATERIALS[material])}
@@ -46,8 +62,16 @@ def markdown(table: dict) -> str:
             shown = f"**{label}**" if label == TRAINED_AT[material] else label
             for method, found in methods.items():
                 if label in found:
-                    lines.append(f"| {material} | {shown} | {method} | {' | '.join(_entries(material, found[label], names))} |")
+                    lines.append(
+                        f"| {material} | {shown} | {method} | {_count(found[label])} | {' | '.join(_entries(material, found[label], names))} |"
+                    )
     return "\n".join(lines) + "\n"
+
+
+def _count(row: dict) -> str:
+    """Replicas that came to the end, of those asked for, and of the reference."""
+    (got, theirs), asked = row["replicas"], row["facts"]["asked"]["replicas"]
+    return f"{got}{'' if got == asked else f' of {asked}'} ({theirs})"
 
 
 def _entries(material: str, row: dict, names) -> list[str]:
@@ -81,8 +105,9 @@ def mean_error(table: dict, material: str, method: str, labels) -> float:
 
 
 def checks(table: dict, method: str = "g") -> list[str]:
-    """A line per check of the benchmark, of ensembles guided by g(r)."""
-    lines, word = [], {True: "reached", False: "MISSED"}
+    """A line per check of the benchmark, of ensembles guided by g(r): of the conditions that are there, whose number comes first."""
+    made = {m: len(methods.get(method, {})) for m, methods in table.items()}
+    lines, word = [f"conditions made: {', '.join(f'{m} {made.get(m, 0)} of {len(group)}' for m, group in MATERIALS.items())}"], WORDS
     for names in (EASY, HARD):
         values = np.array(list(cells(table, method, names).values()))
         if len(values):
@@ -104,9 +129,10 @@ def checks(table: dict, method: str = "g") -> list[str]:
             (ours, _), (theirs, spread) = trained["local"]["generated"][key], trained["local"]["reference"][key]
             good = abs(ours - theirs) <= 2 * spread
             lines.append(f"{word[good]}: {material} {TRAINED_AT[material]}: {key} {ours:.2f}, reference {theirs:.2f} +- {spread:.2f}")
-        kept = {n: [r["modalities"].get(n, {}).get("diversity_ratio") for r in rows.values()] for n in (*EASY, *HARD)}
-        ratios = {n: float(np.mean([v for v in values if v])) for n, values in kept.items() if any(values)}
+        places = {(label, n): r["modalities"][n]["diversity_ratio"] for label, r in rows.items() for n in (*EASY, *HARD) if n in r["modalities"]}
+        ratios = {place: value for place, value in places.items() if value is not None}
         if ratios:
-            least = min(ratios, key=ratios.get)
-            lines.append(f"{word[ratios[least] >= RATIO]}: {material}: diversity, mean over conditions, least {ratios[least]:.2f} ({least})")
+            least, share = min(ratios, key=ratios.get), float(np.mean([value >= RATIO for value in ratios.values()]))
+            text = f"{100 * share:.0f} % of {len(ratios)} cells at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least)})"
+            lines.append(f"{word[share == 1]}: {material}: diversity: {text}")
     return lines

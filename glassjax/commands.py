@@ -188,7 +188,9 @@ def train(options) -> int:
     shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))
     network = make_network(dict(name=options.network, options=shape))
     record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
-    if start is not None:
+    if options.resume and out.exists():  # what it began from then
+        record |= {key: value for key, value in json.loads(load_prior(out).card).items() if key == "start"}
+    elif start is not None:
         record["start"] = dict(prior=Path(options.start).name, steps=json.loads(start.card).get("steps"))
     settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed, strain=options.strain)
     progress = Progress()

@@ -173,7 +173,8 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said
     assert (tmp_path / "r.png").stat().st_size > 5000
     rows = (tmp_path / "r.md").read_text().splitlines()
-    assert rows[2].startswith("| material | condition | method | PDF | XRD | ADF | local") and rows[4].startswith("| silicon | **2.5** | g | -0.")
+    assert rows[2].startswith("| material | condition | method | replicas (reference) | PDF | XRD | ADF | local")
+    assert rows[4].startswith("| silicon | **2.5** | g | 3 (4) | -0.")
 
 
 def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles():
@@ -198,16 +199,43 @@ def test_verdicts():
     rows = {"2.5": invented(-0.01, 0.01, 92.5), "3.5": invented(0.015, 0.05, 50.0, margin=-0.2, ratio=0.3)}
     made = {"silicon": {"g": rows, "prior": {"2.5": invented(0.02, 0.008, 91.0)}, "rmc-random": {"3.5": invented(0.1, 0.2, 10.0)}}}
     lines = verdicts.checks(made)
-    assert lines[0] == "MISSED: PDF, XRD, ND: 50 % of 6 cells with dED <= 0, worst +0.0150"
-    assert lines[1] == "MISSED: ADF, partial PDF, EXAFS, XANES: 50 % of 2 cells with dED <= 0, worst +0.0150"
+    assert lines[0] == "conditions made: silicon 2 of 5, carbon 0 of 5, silica 0 of 3, cu-zr 0 of 7, zr-ni-al 0 of 25"
+    assert lines[1] == "MISSED: PDF, XRD, ND: 50 % of 6 cells with dED <= 0, worst +0.0150"
+    assert lines[2] == "MISSED: ADF, partial PDF, EXAFS, XANES: 50 % of 2 cells with dED <= 0, worst +0.0150"
     assert "MISSED: silicon: shortest distance -0.20 A from the reference's" in lines
     assert "MISSED: silicon: mean error 0.0100, prior 0.0080 (1 conditions)" in lines  # the conditions that both have
     assert "reached: silicon: mean error 0.0500, rmc-random 0.2000 (1 conditions)" in lines
     assert "reached: silicon 2.5: 4-fold % 92.50, reference 95.00 +- 1.50" in lines
-    assert "MISSED: silicon: diversity, mean over conditions, least 0.60 (PDF)" in lines
+    assert "MISSED: silicon: diversity: 50 % of 8 cells at 0.7 of the reference's or more, least 0.30 (3.5, PDF)" in lines
     assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 4
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
-    assert all(line.startswith("reached") for line in verdicts.checks(good)) and not verdicts.misses(good)
+    assert all(line.startswith("reached") for line in verdicts.checks(good)[1:]) and not verdicts.misses(good)
+
+
+def test_rows_of_another_rule_are_left_out():
+    rows = [dict(facts=dict(asked=dict(plan=plan))) for plan in (table.PLAN, dict(steps=200), None)]
+    made = {
+        "silicon": {"g": dict(zip(("a", "b", "c"), rows, strict=True)), "gradient": {"a": rows[2]}, "prior": {"a": rows[2]}},
+        "carbon": {"g": {"a": rows[1]}},
+    }
+    assert verdicts.current(made) == {"silicon": {"g": {"a": rows[0]}, "gradient": {"a": rows[2]}}}
+
+
+def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "conditions_of", lambda material, labels: [(SMALL, frames)])
+    monkeypatch.setattr(table, "modalities_of", lambda material, every: ["PDF"])
+
+    def sampled(method, *_, replicas, **__):
+        if method == "g":
+            raise RuntimeError("all diverged")
+        return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
+
+    monkeypatch.setattr(table, "sampled", sampled)
+    options = dict(out=tmp_path / "t", results=tmp_path / "r.json", prior_of=lambda material, method: "silicon", replicas=3)
+    assert table.run(["silicon"], ["g", "rmc-random", "prior"], **options) == 1
+    said = capsys.readouterr().out
+    assert "g          2.5        failed: all diverged" in said and "rmc-random 2.5        failed: got no budget" in said
+    assert set(json.loads((tmp_path / "r.json").read_text())["silicon"]["prior"]) == {"2.5"}
 
 
 def test_training_command(tmp_path):

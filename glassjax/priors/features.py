@@ -204,6 +204,12 @@ def spherical_harmonics(unit: jax.Array, lmax: int) -> list[jax.Array]:
     return [jnp.stack(part, axis=-1) for part in parts]
 
 
+def shortened(values: jax.Array, longest: float, axis: int = 1) -> jax.Array:
+    """``values`` with vectors along ``axis`` that are longer than ``longest`` brought to that length; the others are left as they are, to the bit."""
+    square = jnp.sum(values**2, axis=axis, keepdims=True)
+    return jnp.where(square > longest**2, values * (longest * jax.lax.rsqrt(jnp.maximum(square, longest**2))), values)
+
+
 def gaussian_features(value: jax.Array, width: int, *, seed: int = 0) -> jax.Array:
     """Random Fourier features [cos 2 pi v B, sin 2 pi v B] with fixed B ~ N(0, 1) -> [width] (Tancik et al., NeurIPS 2020)."""
     frequencies = jnp.asarray(np.random.default_rng(seed).normal(size=width // 2), dtype=value.dtype)

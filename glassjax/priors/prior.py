@@ -12,6 +12,7 @@ import numpy as np
 from glassjax._pytree import frozen, replace, static
 from glassjax.archive import CorruptedArchive, read_arrays, write_arrays
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
+from glassjax.priors.features import shortened
 from glassjax.structure import Structure
 
 FORMAT = "glassjax-prior-1"
@@ -64,8 +65,7 @@ class Prior:
         species = jnp.where(structure.species >= 0, order[structure.species], -1)
         packed = graph.to_jraph(species, jnp.asarray(sigma, structure.positions.dtype), rows=self.network.in_rows)
         score = self.network.apply({"params": self.params}, packed)
-        square = sigma**2 * jnp.sum(score**2, axis=1, keepdims=True)
-        score = score * (LARGEST * jax.lax.rsqrt(jnp.maximum(square, LARGEST**2)))
+        score = shortened(score, LARGEST / sigma)
         # a list that overflowed made every distance NaN; atoms without an edge in it must not look right
         score = jnp.where(jnp.isnan(packed.edges["distances"][0]), jnp.nan, score)
         return jnp.where((structure.species >= 0)[:, None], score, 0.0), {"needed": graph.needed}
