@@ -70,7 +70,7 @@ def markdown(table: dict) -> str:
 
 def _count(row: dict) -> str:
     """Replicas that came to the end, of those asked for, and of the reference."""
-    (got, theirs), asked = row["replicas"], row["facts"]["asked"]["replicas"]
+    got, theirs, asked = row["replicas"]["generated"], row["replicas"]["reference"], row["facts"]["asked"]["replicas"]
     return f"{got}{'' if got == asked else f' of {asked}'} ({theirs})"
 
 
