@@ -30,8 +30,7 @@ def verdicts(table: dict) -> list[str]:
     lines = []
     for material, methods in table.items():
         for method, found in methods.items():
-            cells = {names: [found[c]["modalities"][m]["ded"] for c in found for m in names if m in found[c]["modalities"]] for names in (EASY, HARD)}
-            easy, hard = cells[EASY], cells[HARD]
+            easy, hard = (list(cells({material: methods}, method, names).values()) for names in (EASY, HARD))
             error = np.mean([one["error"] for c in found.values() for one in c["modalities"].values()])
             ratio = [
                 one["diversity_ratio"]
@@ -107,32 +106,32 @@ def mean_error(table: dict, material: str, method: str, labels) -> float:
 def checks(table: dict, method: str = "g") -> list[str]:
     """A line per check of the benchmark, of ensembles guided by g(r): of the conditions that are there, whose number comes first."""
     made = {m: len(methods.get(method, {})) for m, methods in table.items()}
-    lines, word = [f"conditions made: {', '.join(f'{m} {made.get(m, 0)} of {len(group)}' for m, group in MATERIALS.items())}"], WORDS
+    lines = [f"conditions made: {', '.join(f'{m} {made.get(m, 0)} of {len(group)}' for m, group in MATERIALS.items())}"]
     for names in (EASY, HARD):
         values = np.array(list(cells(table, method, names).values()))
         if len(values):
             share, worst = float(np.mean(values <= 0)), float(values.max())
             good = share >= SHARE[names] and (names != EASY or worst <= WORST)
-            lines.append(f"{word[good]}: {', '.join(names)}: {100 * share:.0f} % of {len(values)} cells with dED <= 0, worst {worst:+.4f}")
+            lines.append(f"{WORDS[good]}: {', '.join(names)}: {100 * share:.0f} % of {len(values)} cells with dED <= 0, worst {worst:+.4f}")
     for material, methods in table.items():
         rows = methods.get(method, {})
         if not rows:
             continue
         margin = min(row["shortest"]["margin"] for row in rows.values())
-        lines.append(f"{word[margin >= MARGIN]}: {material}: shortest distance {margin:+.2f} A from the reference's")
+        lines.append(f"{WORDS[margin >= MARGIN]}: {material}: shortest distance {margin:+.2f} A from the reference's")
         for other in (m for m in ("prior", "rmc-random", "rmc-liquid", "gradient", "published") if m in methods):
             both = [label for label in rows if label in methods[other]]
             ours, theirs = (mean_error(table, material, m, both) for m in (method, other))
-            lines.append(f"{word[ours < theirs]}: {material}: mean error {ours:.4f}, {other} {theirs:.4f} ({len(both)} conditions)")
+            lines.append(f"{WORDS[ours < theirs]}: {material}: mean error {ours:.4f}, {other} {theirs:.4f} ({len(both)} conditions)")
         trained = rows.get(TRAINED_AT[material])
         for key in KEY.get(material, ()) if trained else ():
             (ours, _), (theirs, spread) = trained["local"]["generated"][key], trained["local"]["reference"][key]
             good = abs(ours - theirs) <= 2 * spread
-            lines.append(f"{word[good]}: {material} {TRAINED_AT[material]}: {key} {ours:.2f}, reference {theirs:.2f} +- {spread:.2f}")
+            lines.append(f"{WORDS[good]}: {material} {TRAINED_AT[material]}: {key} {ours:.2f}, reference {theirs:.2f} +- {spread:.2f}")
         places = {(label, n): r["modalities"][n]["diversity_ratio"] for label, r in rows.items() for n in (*EASY, *HARD) if n in r["modalities"]}
         ratios = {place: value for place, value in places.items() if value is not None}
         if ratios:
             least, share = min(ratios, key=ratios.get), float(np.mean([value >= RATIO for value in ratios.values()]))
             text = f"{100 * share:.0f} % of {len(ratios)} cells at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least)})"
-            lines.append(f"{word[share == 1]}: {material}: diversity: {text}")
+            lines.append(f"{WORDS[share == 1]}: {material}: diversity: {text}")
     return lines
