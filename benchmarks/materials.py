@@ -34,8 +34,11 @@ def make_densities(options) -> int:
 
 
 def make_reference(options) -> int:
-    """Make the cells that are not there yet, until the time is up; a cell that was begun is finished."""
+    """Make the cells that are not there yet, until the time is up; a cell that was begun is finished. Begins with the packed ones."""
+    import materials_pack
+
     started = time.monotonic()
+    materials_pack.unpack(options.state, options.only)
     while True:
         if options.minutes is not None and time.monotonic() - started > 60 * options.minutes:
             print(f"{options.minutes:g} minutes are over; the same command goes on from here", flush=True)

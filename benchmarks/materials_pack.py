@@ -86,13 +86,36 @@ def pack(state: Path, only=None, folder: Path = DATA) -> int:
     return 1 if short else 0
 
 
+def unpack(state: Path, only=None, folder: Path = DATA) -> int:
+    """Put the packed cells that are not in ``state`` there, so that a new machine goes on from what is committed; how many there were."""
+    import ase.io
+
+    put = 0
+    for material in dict.fromkeys(c.material for c in reference.conditions(only)):
+        known = {c.label: c for c in (*reference.conditions([material]), reference.TRAINING[material])}
+        cells: dict[tuple[Condition, int], list] = {}
+        for path in (data_file(material, folder), training_file(material, folder)):
+            for frame in _frames(path) if path.exists() else ():
+                cells.setdefault((known[frame.info["condition"]], frame.info["replica"]), []).append(frame)
+        for (condition, replica), frames in cells.items():
+            out = condition.path(state, replica)
+            if out.exists() or len(frames) != condition.frames:
+                continue
+            out.parent.mkdir(parents=True, exist_ok=True)
+            for frame in frames:  # its rounded form is for reading; seeds and densities are those of the table
+                frame.info.update(density_g_cm3=condition.density)
+            part = out.with_suffix(".part")
+            ase.io.write(part, frames, format="extxyz")
+            part.replace(out)
+            put += 1
+    return put
+
+
 def load(material: str, folder: Path = DATA) -> dict[str, list]:
     """The packed cells of one material: condition -> list of ``ase.Atoms``, in the order of replicas.
 
     Raises ``ValueError`` for an unknown material and ``FileNotFoundError`` where it has not been packed.
     """
-    import ase.io
-
     reference.conditions([material])
     path = data_file(material, folder)
     if not path.exists():
@@ -100,12 +123,20 @@ def load(material: str, folder: Path = DATA) -> dict[str, list]:
             f"got no file {path}; needs the packed cells of {material}; run `python benchmarks/materials.py reference` and `pack`"
         )
     found: dict[str, list] = {}
-    for frame in ase.io.read(io.StringIO(gzip.decompress(path.read_bytes()).decode()), ":", format="extxyz"):
-        # a label such as 2.5 would come back as a number
-        label = frame.info["condition"]
-        frame.info["condition"] = label if isinstance(label, str) else f"{label:.1f}"
+    for frame in _frames(path):
         found.setdefault(frame.info["condition"], []).append(frame)
     return found
+
+
+def _frames(path: Path) -> list:
+    """The frames of a packed file, their labels as text (one such as 2.5 would come back as a number)."""
+    import ase.io
+
+    frames = ase.io.read(io.StringIO(gzip.decompress(path.read_bytes()).decode()), ":", format="extxyz")
+    for frame in frames:
+        label = frame.info["condition"]
+        frame.info["condition"] = label if isinstance(label, str) else f"{label:.1f}"
+    return frames
 
 
 def status(state: Path, only=None) -> int:

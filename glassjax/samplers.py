@@ -96,6 +96,7 @@ class PredictorCorrector(Sampler):
     predictor: Sampler
     size: jax.Array
     window: jax.Array
+    tightest: jax.Array
     corrections: int = static(default=1)
 
     def fit(self, structure):
@@ -107,14 +108,15 @@ class PredictorCorrector(Sampler):
         return replace(self, predictor=self.predictor.grown(info))
 
     def step(self, key, state, score, sigma, sigma_next):
-        """Predictor, then Langevin steps at the new level where it lies inside the window."""
+        """Predictor, then corrections at the new level where it lies inside the window."""
         state, info = self.predictor.step(jax.random.fold_in(key, 0), state, score, sigma, sigma_next)
         width = self.size * sigma_next**2
+        spread = jnp.sqrt(2 * width - width**2 / (sigma_next**2 + self.tightest**2))
 
         def correct(index, carry):
             state, info = carry
             value, more = score(state, sigma_next)
-            kick = jnp.sqrt(2 * width) * _noise(jax.random.fold_in(key, index + 1), state)
+            kick = spread * _noise(jax.random.fold_in(key, index + 1), state)
             return replace(state, positions=state.positions + width * value + kick), merge(info, more)
 
         def corrected(carry):
@@ -125,27 +127,37 @@ class PredictorCorrector(Sampler):
 
 
 def predictor_corrector(
-    predictor: Sampler | None = None, *, corrections: int = 1, size: float = 0.15, window: tuple[float, float] = (1e-3, 1e3)
+    predictor: Sampler | None = None, *, corrections: int = 1, size: float = 0.15, window: tuple[float, float] = (1e-3, 1e3), tightest: float = 0.08
 ) -> PredictorCorrector:
-    """A predictor step, then ``corrections`` Langevin steps x += e s + sqrt(2 e) z with e = size x sigma^2 (Song et al., ICLR 2021).
+    """A predictor step, then ``corrections`` Langevin steps at its noise level (Song et al., ICLR 2021), with the noise of long steps set right:
+
+        x += e s + sqrt(2 e - e^2 / (sigma^2 + u^2)) z,   e = size x sigma^2.
+
+    For atoms held in harmonic wells of standard deviation u the variance u^2 + sigma^2 is stationary for every size; without the last term
+    (unadjusted Langevin steps) it would be too large by 1 / (1 - size / 2) where u is small. With size 1 and sigma >> u a step is the
+    denoised estimate plus new noise. Looser atoms come out colder by at most size / 2 of their variance, for sizes near 1.
 
     Args:
       predictor: the step down in noise; `reverse_sde` by default.
       corrections: Langevin steps after it.
       size: of those steps, in units of sigma^2.
       window: A; noise levels (lowest, highest) that are corrected; outside it a step costs the predictor alone.
+      tightest: u, A: the thermal displacement of the most tightly bound atoms.
 
     Raises:
-      ValueError: corrections below 1, size outside (0, 1], or a window that is not positive and ascending.
+      ValueError: corrections below 1, size outside (0, 1], a negative ``tightest``, or a window that is not positive and ascending.
     """
     if corrections < 1 or not 0 < size <= 1:
         raise ValueError(f"corrections is {corrections} and size {size}; needs at least 1 correction and a size in (0, 1]")
     if not 0 < window[0] < window[1]:
         raise ValueError(f"window is {window}; needs two positive, ascending noise levels in angstrom")
+    if not 0 <= tightest < float("inf"):
+        raise ValueError(f"tightest is {tightest}; needs a displacement in angstrom that is not negative")
     return PredictorCorrector(
         predictor=reverse_sde() if predictor is None else predictor,
         size=jnp.float32(size),
         window=jnp.asarray(window, jnp.float32),
+        tightest=jnp.float32(tightest),
         corrections=int(corrections),
     )
 

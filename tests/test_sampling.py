@@ -224,6 +224,28 @@ def test_exact_score_gives_the_exact_variance(x64, name, shape):
     assert kurtosis == pytest.approx(3.0, abs=5 * np.sqrt(24 / d.size))
 
 
+@pytest.mark.parametrize("size", [0.3, 1.0])
+@pytest.mark.parametrize("sigma", [0.05, 0.2, 0.8])
+def test_corrections_keep_the_exact_variance(x64, size, sigma):
+    """Harmonic wells of the spread that the corrector is told: u^2 + sigma^2 stays, however long its steps are; looser ones come out colder by the
+    closed form of a linear recursion."""
+    u = 0.1
+    s, score, centre = cloud(20000, np.sqrt(u**2 + sigma**2))
+    score = dataclasses.replace(score, spread=jnp.float64(u))
+    still = sm.probability_flow()  # between equal levels it does not move
+    for tight in (u, 0.5 * u):
+        sampler = sm.predictor_corrector(still, corrections=40, size=size, tightest=tight)
+        step = jax.jit(lambda k, s, sampler=sampler: sampler.step(k, s, score, jnp.float64(sigma), jnp.float64(sigma)))
+        end, _ = step(jax.random.key(0), s)
+        d = np.asarray(end.positions) - centre
+        keep = 1 - size * sigma**2 / (u**2 + sigma**2)
+        kick = 2 * size * sigma**2 - size**2 * sigma**4 / (sigma**2 + tight**2)
+        expected = keep**80 * (u**2 + sigma**2) + kick * (1 - keep**80) / (1 - keep**2)
+        assert d.var() == pytest.approx(expected, rel=5 * np.sqrt(2 / d.size))
+        if tight == u:
+            assert expected == pytest.approx(u**2 + sigma**2)
+
+
 def test_variance_of_each_step_is_as_published(x64):
     """One step from exact noise, both forms of the reverse SDE, against the variance that their definitions give."""
     u, a, b = 0.3, 0.5, 0.35
@@ -307,6 +329,7 @@ def test_restart_ladder():
         (lambda: noise.restart(noise.linear(5, sigma_max=0.8, sigma_min=0.4), sigma=0.3, cycles=1), "0.3 A"),
         (lambda: sm.predictor_corrector(corrections=0), "correction"),
         (lambda: sm.predictor_corrector(size=2.0), "size"),
+        (lambda: sm.predictor_corrector(tightest=-0.1), "tightest"),
         (lambda: guidance.posterior(Repulsion(), []), "no target"),
         (lambda: guidance.posterior(Repulsion(), targets()[0], method="magic"), "method"),
         (lambda: guidance.posterior(Repulsion(), targets()[0], method="gradient"), "strength"),
