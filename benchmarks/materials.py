@@ -23,6 +23,7 @@ import materials_reference as reference
 
 STATE = Path(__file__).resolve().parents[2] / "run" / "reference"
 RESULTS = Path(__file__).parent / "results" / "materials.json"
+ENSEMBLES = Path(__file__).parent / "ensembles"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -86,7 +87,7 @@ def table(options) -> int:
     def prior_of(material, method):
         if method == "published":
             return options.meshgraphnet
-        return options.prior or str(materials_priors.prior_file(materials_priors.JOINT if options.joint else material))
+        return options.prior or str(materials_priors.prior_file(materials_priors.JOINT if method in materials_table.JOINT else material))
 
     names, limits = options.only or list(reference.MATERIALS), dict(seconds=options.seconds, moves=options.moves)
     reference.conditions(names)
@@ -117,7 +118,6 @@ def _table_options(part) -> None:
     part.add_argument("--methods", nargs="+", default=["prior", "g"], choices=materials_table.METHODS, help="by default %(default)s")
     part.add_argument("--conditions", nargs="+", metavar="LABEL", help="some of those that `status` names")
     part.add_argument("--replicas", type=int, default=10, help="structures of every ensemble, by default %(default)s")
-    part.add_argument("--joint", action="store_true", help="use the prior that is trained on all materials")
     part.add_argument("--prior", help="use this prior, a name or a file")
     part.add_argument("--meshgraphnet", help="prior of the method published")
     part.add_argument("--steps", type=int, help="of the ladder, by default the protocol's")
@@ -146,7 +146,7 @@ def main(arguments=None) -> int:
             part.add_argument("--folder", type=Path, help="of the priors, by default benchmarks/priors")
         if name in ("table", "figures"):
             part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")
-            part.add_argument("--ensembles", type=Path, default=STATE.parent / "table", help="folder of what is made, by default %(default)s")
+            part.add_argument("--ensembles", type=Path, default=ENSEMBLES, help="folder of what is made, by default %(default)s")
         if name == "table":
             _table_options(part)
         if name == "check":

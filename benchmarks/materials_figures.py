@@ -62,8 +62,8 @@ def spectra(ensembles: Path, table: dict, methods):
 
     A row for each material's first, training and last condition; of a modality with several features the first one.
     """
-    import ase.io
     import materials_check
+    import materials_pack
     import materials_table
     from matplotlib.figure import Figure
 
@@ -80,9 +80,9 @@ def spectra(ensembles: Path, table: dict, methods):
         options = dict(modalities=list(SPECTRA), cutoffs=materials_check.BONDS[material])
         shown = {"reference": curves(materials_table.structures_of(frames), **options)}
         for method in methods:
-            cells = ensembles / material / method / f"{label}.extxyz"
+            cells = materials_table.ensemble_file(ensembles, material, method, label)
             if label in table[material].get(method, {}) and cells.exists():
-                shown[method] = curves(materials_table.structures_of(ase.io.read(cells, ":")), **options)
+                shown[method] = curves(materials_table.structures_of(materials_pack.read(cells)), **options)
         for axis, modality in zip(axes[line], SPECTRA, strict=True):
             there = shown["reference"].get(modality, {})  # an angle that nothing makes, such as O-O-O, is no curve to show
             feature = max(there, key=lambda f: (f == "total", np.abs(there[f].values).max() > 0, -list(there).index(f)), default=None)

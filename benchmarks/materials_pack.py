@@ -1,4 +1,7 @@
-"""The committed form of the reference ensembles: one gzipped extended XYZ file per material, positions to 0.001 A."""
+"""The committed form of structures: gzipped extended XYZ files, positions to 0.001 A; of the reference ensembles one per material.
+
+Everything that is finished is committed, so that a new machine goes on from there (`unpack`); a condition counts from ``FEWEST`` replicas on.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,10 @@ def incomplete(state: Path, only=None) -> list[tuple[Condition, int]]:
     return [(condition, number) for condition, number in counted if number < FEWEST]
 
 
-def _text(frame) -> str:
-    """One frame as extended XYZ, readable by ``ase.io.read``."""
+def _facts(frame) -> dict:
+    """What is kept of a reference cell beside its atoms."""
     info = frame.info
-    side = frame.cell.lengths()[0]
-    shown = np.round(frame.positions % side, 3)
-    shown[shown >= side] = 0.0
-    pairs = {
+    return {
         "material": info["material"],
         "condition": info["condition"],
         "formula": frame.get_chemical_formula(),
@@ -45,35 +45,50 @@ def _text(frame) -> str:
         "seconds": f"{info['seconds']:.0f}" if "seconds" in info else -1,
         "potential": f'"{info["potential"]}"',
     }
+
+
+def _text(frame, pairs: dict) -> str:
+    """One frame of a cubic cell as extended XYZ, readable by ``ase.io.read``."""
+    side = frame.cell.lengths()[0]
+    shown = np.round(frame.positions % side, 3)
+    shown[shown >= side] = 0.0
     head = f'Lattice="{side:.6f} 0 0 0 {side:.6f} 0 0 0 {side:.6f}" Properties=species:S:1:pos:R:3 pbc="T T T" '
     head += " ".join(f"{key}={value}" for key, value in pairs.items())
     rows = (f"{s} {x:.3f} {y:.3f} {z:.3f}" for s, (x, y, z) in zip(frame.get_chemical_symbols(), shown, strict=True))
     return "\n".join([str(len(frame)), head, *rows, ""])
 
 
-def write(frames, path: Path) -> None:
-    """Frames as a gzipped file, the same bytes for the same frames, written whole or not at all."""
+def write(frames, path: Path, facts=_facts) -> None:
+    """Frames as a gzipped file, the same bytes for the same frames, written whole or not at all; ``facts``: frame -> what stands beside its atoms."""
     part = path.with_suffix(".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.GzipFile(part, "wb", compresslevel=9, mtime=0) as handle:
-        handle.write("".join(map(_text, frames)).encode())
+        handle.write("".join(_text(frame, facts(frame)) for frame in frames).encode())
     part.replace(path)
 
 
-def pack(state: Path, only=None, folder: Path = DATA) -> int:
-    """Write the packed file of every material from the cells in ``state``; print what it holds and what is left out.
+def read(path: Path) -> list:
+    """The frames that `write` wrote."""
+    import ase.io
 
-    A condition with fewer than ``FEWEST`` replicas has no spread to compare with: it is left out and named, and the exit status is 1.
+    return ase.io.read(io.StringIO(gzip.decompress(path.read_bytes()).decode()), ":", format="extxyz")
+
+
+def pack(state: Path, only=None, folder: Path = DATA) -> int:
+    """Write the packed file of every material from the cells in ``state`` and those that are packed already; print what it holds.
+
+    A condition with fewer than ``FEWEST`` replicas has no spread to compare with: it is named, `load` leaves it out, and the exit status is 1.
     """
+    unpack(state, only, folder)
     short = {(c.material, c.label): number for c, number in incomplete(state, only)}
     for material in dict.fromkeys(c.material for c in reference.conditions(only)):
         group = reference.conditions([material])
-        kept = [c for c in group if (material, c.label) not in short]
-        frames = [frame for condition in kept for frame in reference.finished(state, condition)]
+        frames = [frame for condition in group for frame in reference.finished(state, condition)]
         path = data_file(material, folder)
         if frames:
             write(frames, path)
-            print(f"{path.name}: {len(frames)} cells of {len(kept)} conditions, {path.stat().st_size / 1024:.0f} KiB")
+            made = len({frame.info["condition"] for frame in frames})
+            print(f"{path.name}: {len(frames)} cells of {made} conditions, {path.stat().st_size / 1024:.0f} KiB")
         if cells := reference.finished(state, reference.TRAINING[material]):
             write(cells, training_file(material, folder))
             print(f"{training_file(material, folder).name}: {len(cells)} cells to train on")
@@ -81,7 +96,8 @@ def pack(state: Path, only=None, folder: Path = DATA) -> int:
             if (material, condition.label) in short:
                 found = short[material, condition.label]
                 print(
-                    f"  left out: {material} {condition.label}, got {found} replicas; needs {FEWEST}; run `python benchmarks/materials.py reference`"
+                    f"  does not count: {material} {condition.label}, got {found} replicas; needs {FEWEST}; "
+                    "run `python benchmarks/materials.py reference`"
                 )
     return 1 if short else 0
 
@@ -112,7 +128,7 @@ def unpack(state: Path, only=None, folder: Path = DATA) -> int:
 
 
 def load(material: str, folder: Path = DATA) -> dict[str, list]:
-    """The packed cells of one material: condition -> list of ``ase.Atoms``, in the order of replicas.
+    """The packed cells of one material: condition -> list of ``ase.Atoms``, in the order of replicas, of conditions with ``FEWEST`` or more.
 
     Raises ``ValueError`` for an unknown material and ``FileNotFoundError`` where it has not been packed.
     """
@@ -125,14 +141,12 @@ def load(material: str, folder: Path = DATA) -> dict[str, list]:
     found: dict[str, list] = {}
     for frame in _frames(path):
         found.setdefault(frame.info["condition"], []).append(frame)
-    return found
+    return {label: frames for label, frames in found.items() if len(frames) >= FEWEST}
 
 
 def _frames(path: Path) -> list:
     """The frames of a packed file, their labels as text (one such as 2.5 would come back as a number)."""
-    import ase.io
-
-    frames = ase.io.read(io.StringIO(gzip.decompress(path.read_bytes()).decode()), ":", format="extxyz")
+    frames = read(path)
     for frame in frames:
         label = frame.info["condition"]
         frame.info["condition"] = label if isinstance(label, str) else f"{label:.1f}"

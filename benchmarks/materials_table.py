@@ -3,18 +3,15 @@
 Methods:
 
     prior                  the unguided prior
+    joint, joint-g         the prior that is trained on all materials, alone and guided by g(r)
     g, XRD, ND, ADF, EXAFS the default protocol guided by that curve, the mean over the reference replicas
     XANES                  the same, of carbon: the C K edge by the shipped surrogate, for reference and generated structures alike
     rmc-random, rmc-liquid reverse Monte Carlo on g(r) (materials_rmc)
     gradient               descent on the misfit of g(r), no prior
     published              the paper's guidance on g(r): its normalised gradient, its two stages, with the network of a prior given
 
-One rule for all materials: ``PLAN``, the default protocol of ``glassjax.invert`` with 500 steps for 200 and a strength of 4 (these targets hold no
-noise); priors are trained at one condition each. It was picked for silicon at 2.5 g/cm3, where its prior was trained: error of the angles 0.012
-with 200 steps and 0.004 with 500 (4 replicas), four-coordinated 91.8 +- 1.2 and 92.7 +- 1.3 % (reference 95.6 +- 1.5); the strength of 4 changes
-neither beyond the spread (0.005 and 92.9 +- 0.6 % in a trial, 0.012 and 92.0 % in the table) and fits g(r) a little better (dED -0.007 against
--0.006); 16 and 100 fit it no better. Runs at 3.5 g/cm3 were seen at the same time (the largest dED of g(r): 0.026 by the default, 0.017 by this
-rule), so the choice is not blind to it. Without effect there: twice the corrections, three restarts from 0.4 A, a wider prior. A guided replica
+One rule for all materials: ``RULE``, the default protocol of ``glassjax.invert``; priors are trained at one condition each. What led to it was
+tried where the priors were trained (silicon and carbon at 2.5 g/cm3, 8 replicas against 4): see ``benchmarks/materials_tried.md``. A guided replica
 follows the mean curve plus what the curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few
 hundred atoms fluctuates about the curve of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to
 zero. So the diversity of the curve that guides is put in; whether an ensemble has collapsed is judged by the others. ``--one-curve`` does without.
@@ -26,6 +23,7 @@ the paper has for silicon, 3000, for all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -37,12 +35,16 @@ import numpy as np
 from materials_reference import Condition
 from materials_targets import SURROGATES, fluctuating, r_factors, structures_of, targets
 
-PLAN = dict(steps=500, strength=4.0)  # changes of the default protocol
+import glassjax
+
+RULE = glassjax.protocol("default")  # of every ensemble by glassjax
 VERSION = 4  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS", "XANES")
 RMC = ("rmc-random", "rmc-liquid")
-METHODS = ("prior", *GUIDED, *RMC, "gradient", "published")
+JOINT = {"joint": "prior", "joint-g": "g"}  # by the joint prior
+METHODS = ("prior", *GUIDED, *JOINT, *RMC, "gradient", "published")
+RULED = ("prior", *GUIDED, *JOINT)  # made by the rule
 
 
 def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None, free=None):
@@ -50,12 +52,11 @@ def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, 
     each replica by targets that fluctuate as those do."""
     import concurrent.futures
 
-    import glassjax
     from glassjax.segments import cores
 
     structures = structures_of(frames)
     common = dict(symbols=list(condition.symbols), number_density=float(glassjax.number_density(structures[0])), prior=prior, seed=seed)
-    common["plan"] = glassjax.protocol("default", **PLAN | ({} if steps is None else dict(steps=steps)))
+    common["plan"] = glassjax.protocol(RULE, **{} if steps is None else dict(steps=steps))
     goals = [] if method == "prior" else targets(method, condition, structures)
     begun = time.monotonic()
     if not goals:
@@ -89,43 +90,51 @@ def make(
     fluctuate: bool = True,
     **limits,
 ) -> dict:
-    """Make one ensemble unless ``out`` holds it: ``LABEL.extxyz`` and its facts in ``LABEL.json``; the facts.
+    """Make one ensemble unless ``out`` holds it, as `ensemble_file` and its facts beside it; the facts.
 
-    An ensemble of fewer replicas, another prior or other reference cells than asked for now is made again.
+    An ensemble of fewer replicas, another prior, another rule or, where it is guided, other reference cells than asked for now is made again.
     """
-    import ase.io
-
     from glassjax.archive import write_whole
     from glassjax.io.atoms import to_atoms
 
-    folder = out / condition.material / method
-    record, cells = folder / f"{condition.label}.json", folder / f"{condition.label}.extxyz"
+    cells, plain = ensemble_file(out, condition.material, method, condition.label), JOINT.get(method, method)
+    record = cells.with_suffix("").with_suffix("").with_name(f"{condition.label}.json")
     asked = dict(replicas=replicas, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
-    asked |= dict(fluctuate=fluctuate, plan=PLAN) if method in GUIDED else dict(plan=PLAN["steps"]) if method == "prior" else {}
-    asked |= dict(reference=[int(f.info["seed"]) for f in frames]) | limits
+    asked |= dict(fluctuate=fluctuate) if plain in GUIDED else {}
+    asked |= dict(plan=ruled(plain)) if method in RULED else {}
+    asked |= (dict(reference=[int(f.info["seed"]) for f in frames]) if plain != "prior" else {}) | limits
     if record.exists() and cells.exists():
         known = json.loads(record.read_text())
-        if known["asked"] == json.loads(json.dumps(asked)):
+        if known["asked"] == asked:
             return known
-    folder.mkdir(parents=True, exist_ok=True)
     free = None
-    if method in GUIDED and fluctuate:
-        alone = make("prior", condition, frames, out, prior=prior, replicas=replicas, seed=seed, steps=steps)
-        free = structures_of(ase.io.read(folder.parent / "prior" / cells.name, ":"))
+    if plain in GUIDED and fluctuate:
+        unguided = "joint" if method in JOINT else "prior"
+        alone = make(unguided, condition, frames, out, prior=prior, replicas=replicas, seed=seed, steps=steps)
+        free = structures_of(materials_pack.read(ensemble_file(out, condition.material, unguided, condition.label)))
     begun = time.monotonic()
-    if method in ("prior", *GUIDED):
+    if method in RULED:
         structures, facts = sampled(
-            method, condition, frames, prior=prior, replicas=replicas, seed=seed + (0 if free is None else OTHER_SEED), steps=steps, free=free
+            plain, condition, frames, prior=prior, replicas=replicas, seed=seed + (0 if free is None else OTHER_SEED), steps=steps, free=free
         )
         facts |= {} if free is None else dict(seconds_free=alone["seconds"])
     else:
         structures, facts = _baseline(method, condition, frames, prior=prior, replicas=replicas, seed=seed, **limits)
     facts |= dict(asked=asked, wall=time.monotonic() - begun, material=condition.material, condition=condition.label, method=method)
-    part = cells.with_suffix(".part")
-    ase.io.write(part, [to_atoms(s) for s in structures], format="extxyz")
-    part.replace(cells)
+    materials_pack.write([to_atoms(s) for s in structures], cells, facts=lambda frame: {})
     write_whole(record, json.dumps(facts, indent=1).encode())
     return facts
+
+
+def ensemble_file(folder: Path, material: str, method: str, label: str) -> Path:
+    """Where the structures of one ensemble are."""
+    return folder / material / method / f"{label}.extxyz.gz"
+
+
+def ruled(plain: str) -> dict:
+    """What of the rule bears on a method: of the unguided prior nothing that only guides."""
+    skip = ("strength", "method", "prior_width", "density_gain", "density_window") if plain == "prior" else ()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(RULE).items() if key not in skip}
 
 
 def _mark(prior) -> str:
@@ -222,6 +231,7 @@ def row(condition: Condition, frames, generated, facts: dict, reference_curves) 
     features = {f"{r['modality']} {r['feature']}": round(r["ded"], 5) for r in made["rows"]}
     return dict(
         version=VERSION,
+        compared=[int(f.info["seed"]) for f in frames],
         replicas=made["replicas"],
         modalities=rounded,
         features=features,
@@ -249,7 +259,6 @@ def run(
 
     Ensembles of which nothing is left are named and passed over; the exit status is then 1.
     """
-    import ase.io
     from materials_reference import TRAINED_AT
 
     from glassjax.analysis.comparison import curves
@@ -276,12 +285,13 @@ def run(
                     failed += 1
                     continue
                 place = done.setdefault(method, {})
-                if _same(place.get(condition.label), facts, modalities_of(material, every)):
+                compared = [int(f.info["seed"]) for f in frames]
+                if _same(place.get(condition.label), facts, compared, modalities_of(material, every)):
                     continue
                 if known is None:
                     options = dict(cutoffs=materials_check.BONDS[material], surrogate=SURROGATES.get(material))
                     known = curves(structures_of(frames), modalities_of(material, every), **options)
-                generated = ase.io.read(out / material / method / f"{condition.label}.extxyz", ":")
+                generated = materials_pack.read(ensemble_file(out, material, method, condition.label))
                 place[condition.label] = row(condition, frames, generated, facts, known)
                 write_whole(results, json.dumps(table, indent=1).encode())
                 print(line(material, method, condition.label, place[condition.label]), flush=True)
@@ -303,9 +313,9 @@ def _budget(condition: Condition, done: dict, seconds: float | None = None, move
     return dict(seconds=30.0 * max(1, -(-10 * spent // 30)), moves=None)
 
 
-def _same(found: dict | None, facts: dict, modalities) -> bool:
-    """Whether a row of the result file is of this ensemble, by these metrics, with all of these modalities."""
-    if found is None or found["facts"]["asked"] != facts["asked"] or found.get("version") != VERSION:
+def _same(found: dict | None, facts: dict, compared, modalities) -> bool:
+    """Whether a row of the result file is of this ensemble and reference, by these metrics, with all of these modalities."""
+    if found is None or found["facts"]["asked"] != facts["asked"] or found.get("version") != VERSION or found["compared"] != compared:
         return False
     return set(modalities or ("rings", "Voronoi")) <= set(found["modalities"])
 

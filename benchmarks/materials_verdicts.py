@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_table import GUIDED, PLAN
+from materials_table import JOINT, RULED, ruled
 
 EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS", "XANES")
 # the numbers of local order that must come out where the prior was trained: within twice the spread of the reference's replicas
@@ -18,8 +18,7 @@ def current(table: dict) -> dict:
     """The rows made by the rule of now: ensembles of the prior and guided ones by another are left out."""
 
     def kept(method: str, row: dict) -> bool:
-        wanted = PLAN["steps"] if method == "prior" else PLAN if method in GUIDED else None
-        return row["facts"]["asked"].get("plan") == wanted or wanted is None
+        return method not in RULED or row["facts"]["asked"].get("plan") == ruled(JOINT.get(method, method))
 
     rows = {m: {method: {c: r for c, r in found.items() if kept(method, r)} for method, found in ms.items()} for m, ms in table.items()}
     return {m: {method: found for method, found in ms.items() if found} for m, ms in rows.items() if any(ms.values())}
@@ -119,7 +118,7 @@ def checks(table: dict, method: str = "g") -> list[str]:
             continue
         margin = min(row["shortest"]["margin"] for row in rows.values())
         lines.append(f"{WORDS[margin >= MARGIN]}: {material}: shortest distance {margin:+.2f} A from the reference's")
-        for other in (m for m in ("prior", "rmc-random", "rmc-liquid", "gradient", "published") if m in methods):
+        for other in (m for m in ("prior", "joint-g", "rmc-random", "rmc-liquid", "gradient", "published") if m in methods):
             both = [label for label in rows if label in methods[other]]
             ours, theirs = (mean_error(table, material, m, both) for m in (method, other))
             lines.append(f"{WORDS[ours < theirs]}: {material}: mean error {ours:.4f}, {other} {theirs:.4f} ({len(both)} conditions)")

@@ -56,7 +56,7 @@ class Protocol:
     sampler: str = "reverse-sde"
     ancestral: bool = True
     corrections: int = 4
-    correction_size: float = 0.3
+    correction_size: float = 1.0
     correction_window: tuple[float, float] = (0.08, 0.8)
     ladder: str = "geometric"
     steps: int = 200

@@ -105,9 +105,9 @@ def test_pack_and_load(tmp_path, capsys):
     fake(state, short, reference.FEWEST - 1)
     assert packing.pack(state, ["silicon"], folder) == 1
     said = capsys.readouterr().out
-    assert "4 cells of 1 conditions" in said
-    assert "left out: silicon 2.0, got 3 replicas; needs 4" in said
-    assert "left out: silicon 3.5, got 0 replicas" in said
+    assert "7 cells of 2 conditions" in said
+    assert "does not count: silicon 2.0, got 3 replicas; needs 4" in said
+    assert "does not count: silicon 3.5, got 0 replicas" in said
     found = packing.load("silicon", folder)
     assert list(found) == ["1.5"]
     for replica, frame in enumerate(found["1.5"]):
@@ -123,6 +123,13 @@ def test_pack_and_load(tmp_path, capsys):
     # the same cells give the same bytes
     before = packing.data_file("silicon", folder).read_bytes()
     packing.pack(state, ["silicon"], folder)
+    assert packing.data_file("silicon", folder).read_bytes() == before
+    # a new machine goes on from the packed cells, those of conditions that do not count yet too
+    other = tmp_path / "other"
+    assert packing.unpack(other, ["silicon"], folder) == 7 and packing.unpack(other, ["silicon"], folder) == 0
+    fake(other, short, reference.FEWEST)
+    assert [len(reference.finished(other, c)) for c in (kept, short)] == [4, 4]
+    packing.pack(tmp_path / "none", ["silicon"], folder)
     assert packing.data_file("silicon", folder).read_bytes() == before
 
 

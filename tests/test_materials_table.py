@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import ase.io
 import numpy as np
 import pytest
 
@@ -105,16 +104,24 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     common = dict(prior="silicon", seed=3, fluctuate=False)
     first = table.make("g", SMALL, frames, tmp_path, replicas=2, **common)
     assert table.make("g", SMALL, frames, tmp_path, replicas=2, **common) == first and calls == [("g", 2)]
-    assert len(ase.io.read(tmp_path / "silicon" / "g" / "2.5.extxyz", ":")) == 2
+    kept = packing.read(table.ensemble_file(tmp_path, "silicon", "g", "2.5"))
+    assert len(kept) == 2 and np.abs(kept[1].positions - frames[1].positions % frames[1].cell[0, 0]).max() < 6e-4
     table.make("g", SMALL, frames, tmp_path, replicas=3, **common)
     table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
     table.make("prior", SMALL, frames[:3], tmp_path, replicas=3, **common)
     assert calls == [("g", 2), ("g", 3), ("g", 3), ("prior", 3)]
+    # the prior alone knows nothing of the reference; another rule of guidance does not concern it
+    table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
+    monkeypatch.setattr(table, "RULE", glassjax.protocol(table.RULE, strength=3.0))
+    table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
+    table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
+    assert calls[4:] == [("g", 3)]
+    table.make("joint-g", SMALL, frames, tmp_path, replicas=3, **common | dict(fluctuate=True))
+    assert calls[5:] == [("prior", 3), ("g", 3)] and table.ensemble_file(tmp_path, "silicon", "joint", "2.5").exists()
 
 
 @pytest.mark.parametrize("fluctuating", [False, True])
-def test_guided_ensemble_is_sampled_and_timed(frames, prior, fluctuating, monkeypatch):
-    monkeypatch.setattr(table, "PLAN", dict(strength=1.0))  # 12 steps of an untrained network do not stand more
+def test_guided_ensemble_is_sampled_and_timed(frames, prior, fluctuating):
     free = table.structures_of(frames) if fluctuating else None
     structures, facts = table.sampled("g", SMALL, frames, prior=prior, replicas=2, seed=0, steps=12, free=free)
     assert len(structures) == 2 - facts["diverged"] and facts["seconds"] > 0
@@ -214,12 +221,12 @@ def test_verdicts():
 
 
 def test_rows_of_another_rule_are_left_out():
-    rows = [dict(facts=dict(asked=dict(plan=plan))) for plan in (table.PLAN, dict(steps=200), None)]
-    made = {
-        "silicon": {"g": dict(zip(("a", "b", "c"), rows, strict=True)), "gradient": {"a": rows[2]}, "prior": {"a": rows[2]}},
-        "carbon": {"g": {"a": rows[1]}},
-    }
-    assert verdicts.current(made) == {"silicon": {"g": {"a": rows[0]}, "gradient": {"a": rows[2]}}}
+    plans = [table.ruled(method) for method in ("g", "prior")]
+    rows = [dict(facts=dict(asked=dict(plan=plan))) for plan in (*plans, plans[0] | dict(steps=500), None)]
+    mixed = {"g": dict(zip("abcd", rows, strict=True)), "gradient": {"a": rows[3]}, "prior": {"a": rows[1], "b": rows[3]}, "joint": {"a": rows[1]}}
+    made = {"silicon": mixed, "carbon": {"g": {"a": rows[2]}}}
+    kept = {"g": {"a": rows[0]}, "gradient": {"a": rows[3]}, "prior": {"a": rows[1]}, "joint": {"a": rows[1]}}
+    assert verdicts.current(made) == {"silicon": kept}
 
 
 def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):
