@@ -17,7 +17,7 @@ hundred atoms fluctuates about the curve of a large sample, and replicas that al
 zero. So the diversity of the curve that guides is put in; whether an ensemble has collapsed is judged by the others. ``--one-curve`` does without.
 
 Seconds are per structure: of glassjax without compilation (``compilation``) and without the prior's own ensemble (``seconds_free``, made once per
-condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves, without the start. "published" takes the weight that
+condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start. "published" takes the weight that
 the paper has for silicon, 3000, for all.
 """
 
@@ -153,31 +153,36 @@ def _mark(prior) -> str:
 
 
 def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, steps=2000):
-    """Ensembles without glassjax's prior and guidance, one structure after another."""
+    """Ensembles without glassjax's prior and guidance."""
     import materials_baselines as baselines
     from materials_rmc import reverse_monte_carlo
     from materials_starts import closest_distances
-
-    import glassjax
 
     goal, closest = targets("g", condition, structures_of(frames))[0], closest_distances(frames)
     if method == "published":
         begun = time.monotonic()
         result = baselines.published_guidance(condition, goal, prior=prior, replicas=replicas, seed=seed)
         return result.structures, dict(seconds=(time.monotonic() - begun) / replicas, r_factor=result.ensemble.last("r_factor").mean(axis=0).tolist())
-    made, records = [], []
-    for replica in range(replicas):
-        options = dict(seed=seed + replica, minimum_distances=closest)
-        if method == "gradient":
-            atoms, record = baselines.gradient_only(condition, goal, steps=steps, **options)
-        else:
-            start = method.removeprefix("rmc-")
-            data = goal.observable.x, np.asarray(goal.data)
-            atoms, record = reverse_monte_carlo(condition, *data, start=start, seconds=seconds, moves=moves, **options)
-        made.append(glassjax.from_atoms(atoms))
-        records.append(record)
+    jobs = [dict(seed=seed + replica, minimum_distances=closest) for replica in range(replicas)]
+    if method == "gradient":
+        found = [baselines.gradient_only(condition, goal, steps=steps, **options) for options in jobs]
+    else:
+        limits = dict(start=method.removeprefix("rmc-"), seconds=seconds, moves=moves)
+        found = _side_by_side(reverse_monte_carlo, (condition, goal.observable.x, np.asarray(goal.data)), [options | limits for options in jobs])
+    made, records = [glassjax.from_atoms(atoms) for atoms, _ in found], [record for _, record in found]
     facts = dict(seconds=float(np.mean([r["seconds"] for r in records])), r_factor=[float(np.mean([np.mean(r["r_factor"]) for r in records]))])
     return made, facts | {key: float(np.mean([r[key] for r in records])) for key in ("moves", "accepted") if key in records[0]}
+
+
+def _side_by_side(function, arguments: tuple, jobs: list[dict]) -> list:
+    """function(*arguments, **job) of every job, each on a core of its own, as the replicas of glassjax have one."""
+    import concurrent.futures
+    import multiprocessing
+
+    from glassjax.segments import cores
+
+    with concurrent.futures.ProcessPoolExecutor(min(cores(), len(jobs)), multiprocessing.get_context("spawn")) as pool:
+        return [future.result() for future in [pool.submit(function, *arguments, **job) for job in jobs]]
 
 
 def metrics(condition: Condition, generated, references, modalities=None) -> dict:
@@ -299,8 +304,10 @@ def run(
 
 
 def _budget(condition: Condition, done: dict, seconds: float | None = None, moves: int | None = None) -> dict:
-    """Budget of a reverse Monte Carlo: the one given, else the time of ten ensembles guided by g(r), shared by as many structures: ten times the
-    seconds of a structure, up to the next half minute."""
+    """Budget of a reverse Monte Carlo: the one given, else the wall-clock time of ten ensembles guided by g(r) for as many structures, which have a
+    core each as the replicas of those have: ten times the seconds of a structure times the cores, up to the next half minute."""
+    from glassjax.segments import cores
+
     if seconds is not None or moves is not None:
         return dict(seconds=seconds, moves=moves)
     guided = done.get("g", {}).get(condition.label)
@@ -310,7 +317,7 @@ def _budget(condition: Condition, done: dict, seconds: float | None = None, move
             "make the methods prior and g first, or pass --seconds"
         )
     spent = guided["facts"]["seconds"] + guided["facts"].get("seconds_free", 0.0)
-    return dict(seconds=30.0 * max(1, -(-10 * spent // 30)), moves=None)
+    return dict(seconds=30.0 * max(1, -(-10 * cores() * spent // 30)), moves=None)
 
 
 def _same(found: dict | None, facts: dict, compared, modalities) -> bool:
