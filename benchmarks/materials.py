@@ -76,7 +76,9 @@ def train(options) -> int:
     wrong = [name for name in names if name != materials_priors.JOINT and name not in reference.MATERIALS]
     if wrong:
         raise ValueError(f"got {', '.join(wrong)}; needs some of {', '.join(reference.MATERIALS)}, {materials_priors.JOINT}; correct the names")
-    return materials_priors.train(names, options.minutes, options.folder or materials_priors.PRIORS, options.batch)
+    return materials_priors.train(
+        names, options.minutes, options.folder or materials_priors.PRIORS, options.batch, options.work or materials_priors.WORK
+    )
 
 
 def table(options) -> int:
@@ -144,6 +146,7 @@ def main(arguments=None) -> int:
             part.add_argument("--minutes", type=float, default=15.0, help="wall time of each, all sessions together, by default %(default)s")
             part.add_argument("--batch", type=int, help="cells per step (more on a GPU); by default 2 or 4")
             part.add_argument("--folder", type=Path, help="of the priors, by default benchmarks/priors")
+            part.add_argument("--work", type=Path, help="of the states of trainings, by default ../run/priors")
         if name in ("table", "figures"):
             part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")
             part.add_argument("--ensembles", type=Path, default=ENSEMBLES, help="folder of what is made, by default %(default)s")

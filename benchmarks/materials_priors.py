@@ -1,11 +1,13 @@
 """The priors of the benchmark: one per material, trained on cells of one condition, and a joint one over all of them.
 
 `python benchmarks/materials.py train` trains them one after another from the packed training cells, each for --minutes; it goes on from where
-it stopped. Files: PRIORS/MATERIAL.npz with their learning curves.
+it stopped, on another machine from the committed parameters (the state of a training stays in ``WORK``). Files: PRIORS/MATERIAL.npz with the
+learning curve of the last training.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import materials_pack
 import materials_reference as reference
 
 PRIORS = Path(__file__).parent / "priors"
+WORK = Path(__file__).resolve().parents[2] / "run" / "priors"
 JOINT = "joint"
 # A, of the network's graph: past the first shell of every pair; what glassjax train takes by default (5) for silicon and silica
 CUTOFFS = {"silicon": 5.0, "carbon": 4.0, "silica": 5.0, "cu-zr": 4.5, "zr-ni-al": 4.5, JOINT: 4.5}
@@ -28,26 +31,31 @@ def prior_file(name: str, folder: Path = PRIORS) -> Path:
     return folder / f"{name}.npz"
 
 
-def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = reference.DATA, batch: int | None = None) -> list[str]:
-    """The glassjax command that trains one prior, or goes on with it, until it has had ``minutes`` in all."""
+def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = reference.DATA, batch: int | None = None, work: Path = WORK) -> list[str]:
+    """The glassjax command that trains one prior in ``work``, or goes on with it, until it has had ``minutes`` in all.
+
+    It begins from the prior of that name in ``folder``, if there is one, else from that of ``START``.
+    """
     materials = list(reference.MATERIALS) if name == JOINT else [name]
     cells = [materials_pack.training_file(material, data) for material in materials]
     missing = [str(path) for path in cells if not path.exists()]
     if missing:
         raise FileNotFoundError(f"got no {', '.join(missing)}; needs cells to train on; run `python benchmarks/materials.py reference` and `pack`")
-    out = prior_file(name, folder)
-    begin = ["--resume"] if out.with_suffix(".train.npz").exists() else []
-    if START[name]:
-        begin += ["--start", str(prior_file(START[name], folder))]
+    out = prior_file(name, work)
+    first = name if prior_file(name, folder).exists() else START[name]
+    begin = ["--resume"] if out.with_suffix(".train.npz").exists() else ["--start", str(prior_file(first, folder))] if first else []
     options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(batch or BATCH[name]), "--minutes", str(minutes)]
     return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *begin]
 
 
-def train(names, minutes: float, folder: Path = PRIORS, batch: int | None = None) -> int:
-    """Train each until it has had ``minutes``; the first exit status that is not 0."""
-    folder.mkdir(parents=True, exist_ok=True)
+def train(names, minutes: float, folder: Path = PRIORS, batch: int | None = None, work: Path = WORK) -> int:
+    """Train each until it has had ``minutes``, and put it into ``folder``; the first exit status that is not 0."""
+    for place in (folder, work):
+        place.mkdir(parents=True, exist_ok=True)
     for name in names:
-        status = subprocess.run(command(name, minutes, folder, batch=batch)).returncode
+        status = subprocess.run(command(name, minutes, folder, batch=batch, work=work)).returncode
         if status:
             return status
+        for suffix in (".npz", ".csv"):
+            shutil.copy(prior_file(name, work).with_suffix(suffix), folder)
     return 0

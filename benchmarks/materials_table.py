@@ -17,8 +17,8 @@ hundred atoms fluctuates about the curve of a large sample, and replicas that al
 zero. So the diversity of the curve that guides is put in; whether an ensemble has collapsed is judged by the others. ``--one-curve`` does without.
 
 Seconds are per structure: of glassjax without compilation (``compilation``) and without the prior's own ensemble (``seconds_free``, made once per
-condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start. "published" takes the weight that
-the paper has for silicon, 3000, for all.
+condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start.
+"published" takes the weight that the paper has for silicon, 3000, for all.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -269,14 +270,35 @@ def test_training_command(tmp_path):
         priors.command("carbon", 1.0, tmp_path, tmp_path)
     for name in reference.MATERIALS:
         packing.training_file(name, tmp_path).touch()
-    command = priors.command("carbon", 2.5, tmp_path, tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    make = lambda name: priors.command(name, 2.5, tmp_path, tmp_path, work=work)  # noqa: E731
+    command = make("carbon")
     assert command[3:5] == ["train", str(tmp_path / "training_carbon.extxyz.gz")] and "--resume" not in command
-    assert command[command.index("--minutes") + 1] == "2.5" and command[command.index("--out") + 1] == str(tmp_path / "carbon.npz")
+    assert command[command.index("--minutes") + 1] == "2.5" and command[command.index("--out") + 1] == str(work / "carbon.npz")
     assert command[command.index("--start") + 1] == str(tmp_path / "silicon.npz")
-    assert "--start" not in priors.command("silicon", 1.0, tmp_path, tmp_path)
-    (tmp_path / "carbon.train.npz").touch()
-    assert "--resume" in priors.command("carbon", 2.5, tmp_path, tmp_path)
-    assert sum(one.endswith(".extxyz.gz") for one in priors.command(priors.JOINT, 1.0, tmp_path, tmp_path)) == 5
+    assert "--start" not in make("silicon")
+    (tmp_path / "carbon.npz").touch()  # committed, without the state of its training
+    assert make("carbon")[-2:] == ["--start", str(tmp_path / "carbon.npz")]
+    (work / "carbon.train.npz").touch()
+    assert make("carbon")[-1] == "--resume" and "--start" not in make("carbon")
+    assert sum(one.endswith(".extxyz.gz") for one in make(priors.JOINT)) == 5
+
+
+def test_a_trained_prior_is_put_where_it_is_used(tmp_path, monkeypatch):
+    def run(command):
+        out = Path(command[command.index("--out") + 1])
+        out.write_text("new")
+        out.with_suffix(".csv").write_text("curve")
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(priors.subprocess, "run", run)
+    folder = tmp_path / "priors"
+    assert priors.train(["silicon"], 1.0, folder, work=tmp_path / "work") == 0
+    assert (folder / "silicon.npz").read_text() == "new" and (folder / "silicon.csv").read_text() == "curve"
+    monkeypatch.setattr(priors.subprocess, "run", lambda command: types.SimpleNamespace(returncode=2))
+    (folder / "silicon.npz").write_text("old")
+    assert priors.train(["silicon"], 1.0, folder, work=tmp_path / "work") == 2 and (folder / "silicon.npz").read_text() == "old"
 
 
 def test_bad_input(tmp_path, capsys):
