@@ -14,7 +14,8 @@ One rule for all materials: ``RULE``, the default protocol of ``glassjax.invert`
 tried where the priors were trained (silicon and carbon at 2.5 g/cm3, 8 replicas against 4): see ``benchmarks/materials_tried.md``. A guided replica
 follows the mean curve plus what the curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few
 hundred atoms fluctuates about the curve of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to
-zero. So the diversity of the curve that guides is put in; whether an ensemble has collapsed is judged by the others. ``--one-curve`` does without.
+zero, and are made larger by what the prior's own replicas vary too little at the condition of its training (`materials_targets.amplitude`). So the
+diversity of the curve that guides is put in; whether an ensemble has collapsed is judged by the others. ``--one-curve`` does without.
 
 Seconds are per structure: of glassjax without compilation (``compilation``) and without the prior's own ensemble (``seconds_free``, made once per
 condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start.
@@ -33,7 +34,7 @@ import materials_pack
 import materials_reference as reference
 import numpy as np
 from materials_reference import Condition
-from materials_targets import SURROGATES, fluctuating, r_factors, structures_of, targets
+from materials_targets import SURROGATES, amplitude, fluctuating, r_factors, structures_of, targets
 
 import glassjax
 
@@ -47,9 +48,9 @@ METHODS = ("prior", *GUIDED, *JOINT, *RMC, "gradient", "published")
 RULED = ("prior", *GUIDED, *JOINT)  # made by the rule
 
 
-def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None, free=None):
+def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None, free=None, larger: float = 1.0):
     """(structures, facts) of one ensemble by glassjax: the prior alone or guided; with ``free`` structures (an ensemble of the prior alone)
-    each replica by targets that fluctuate as those do."""
+    each replica by targets that fluctuate as those do, ``larger`` times."""
     import concurrent.futures
 
     from glassjax.segments import cores
@@ -64,7 +65,7 @@ def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, 
     elif free is None:
         results = [glassjax.invert(goals, **common, replicas=replicas)]
     else:
-        own = fluctuating(method, condition, goals, free, replicas)
+        own = fluctuating(method, condition, goals, free, replicas, larger)
         first = glassjax.invert(own[0], **common, replicas=[0])  # compiles for all
         with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
             results = [first, *pool.map(lambda i: glassjax.invert(own[i], **common, replicas=[i]), range(1, replicas))]
@@ -88,11 +89,13 @@ def make(
     seed: int = 0,
     steps: int | None = None,
     fluctuate: bool = True,
+    trained: tuple[Condition, list] | None = None,
     **limits,
 ) -> dict:
     """Make one ensemble unless ``out`` holds it, as `ensemble_file` and its facts beside it; the facts.
 
     An ensemble of fewer replicas, another prior, another rule or, where it is guided, other reference cells than asked for now is made again.
+    ``trained``: condition and reference cells of the prior's training, to which fluctuations are adjusted.
     """
     from glassjax.archive import write_whole
     from glassjax.io.atoms import to_atoms
@@ -100,30 +103,40 @@ def make(
     cells, plain = ensemble_file(out, condition.material, method, condition.label), JOINT.get(method, method)
     record = cells.with_suffix("").with_suffix("").with_name(f"{condition.label}.json")
     asked = dict(replicas=replicas, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
-    asked |= dict(fluctuate=fluctuate) if plain in GUIDED else {}
+    asked |= dict(fluctuate=fluctuate, trained=_seeds(trained[1]) if fluctuate and trained else None) if plain in GUIDED else {}
     asked |= dict(plan=ruled(plain)) if method in RULED else {}
-    asked |= (dict(reference=[int(f.info["seed"]) for f in frames]) if plain != "prior" else {}) | limits
+    asked |= (dict(reference=_seeds(frames)) if plain != "prior" else {}) | limits
     if record.exists() and cells.exists():
         known = json.loads(record.read_text())
         if known["asked"] == asked:
             return known
-    free = None
+    free, larger = None, 1.0
+
+    def unguided(condition, frames):
+        name = "joint" if method in JOINT else "prior"
+        facts = make(name, condition, frames, out, prior=prior, replicas=replicas, seed=seed, steps=steps)
+        return facts, structures_of(materials_pack.read(ensemble_file(out, condition.material, name, condition.label)))
+
     if plain in GUIDED and fluctuate:
-        unguided = "joint" if method in JOINT else "prior"
-        alone = make(unguided, condition, frames, out, prior=prior, replicas=replicas, seed=seed, steps=steps)
-        free = structures_of(materials_pack.read(ensemble_file(out, condition.material, unguided, condition.label)))
+        if trained is not None:
+            larger = amplitude(plain, trained[0], structures_of(trained[1]), unguided(*trained)[1])
+        alone, free = unguided(condition, frames)
     begun = time.monotonic()
     if method in RULED:
-        structures, facts = sampled(
-            plain, condition, frames, prior=prior, replicas=replicas, seed=seed + (0 if free is None else OTHER_SEED), steps=steps, free=free
-        )
-        facts |= {} if free is None else dict(seconds_free=alone["seconds"])
+        how = dict(prior=prior, replicas=replicas, seed=seed + (0 if free is None else OTHER_SEED), steps=steps)
+        structures, facts = sampled(plain, condition, frames, **how, free=free, larger=larger)
+        facts |= {} if free is None else dict(seconds_free=alone["seconds"], amplitude=round(larger, 3))
     else:
         structures, facts = _baseline(method, condition, frames, prior=prior, replicas=replicas, seed=seed, **limits)
     facts |= dict(asked=asked, wall=time.monotonic() - begun, material=condition.material, condition=condition.label, method=method)
     materials_pack.write([to_atoms(s) for s in structures], cells, facts=lambda frame: {})
     write_whole(record, json.dumps(facts, indent=1).encode())
     return facts
+
+
+def _seeds(frames) -> list[int]:
+    """What tells reference cells apart."""
+    return [int(frame.info["seed"]) for frame in frames]
 
 
 def ensemble_file(folder: Path, material: str, method: str, label: str) -> Path:
@@ -236,7 +249,7 @@ def row(condition: Condition, frames, generated, facts: dict, reference_curves) 
     features = {f"{r['modality']} {r['feature']}": round(r["ded"], 5) for r in made["rows"]}
     return dict(
         version=VERSION,
-        compared=[int(f.info["seed"]) for f in frames],
+        compared=_seeds(frames),
         replicas=made["replicas"],
         modalities=rounded,
         features=features,
@@ -272,6 +285,7 @@ def run(
     table, failed = json.loads(results.read_text()) if results.exists() else {}, 0
     for material in materials:
         group = conditions_of(material, labels)
+        trained = next((pair for pair in conditions_of(material) if pair[0].label == TRAINED_AT[material]), None)
         # the condition of the training first
         for condition, frames in sorted(group, key=lambda pair: pair[0].label != TRAINED_AT[material]):
             known = None
@@ -280,7 +294,8 @@ def run(
                     continue
                 prior = prior_of(material, method)
                 done = table.setdefault(material, {})
-                common = dict(prior=prior, replicas=replicas, steps=None if method in (*RMC, "gradient") else steps, fluctuate=fluctuate)
+                common = dict(prior=prior, replicas=replicas, steps=None if method in (*RMC, "gradient") else steps)
+                common |= dict(fluctuate=fluctuate, trained=trained)
                 try:
                     budget = _budget(condition, done, **limits) if method in RMC else {}
                     facts = make(method, condition, frames, out, **common, **budget)
@@ -290,7 +305,7 @@ def run(
                     failed += 1
                     continue
                 place = done.setdefault(method, {})
-                compared = [int(f.info["seed"]) for f in frames]
+                compared = _seeds(frames)
                 if _same(place.get(condition.label), facts, compared, modalities_of(material, every)):
                     continue
                 if known is None:

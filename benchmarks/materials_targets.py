@@ -58,14 +58,29 @@ def targets(method: str, condition: Condition, structures) -> list:
     return made
 
 
-def fluctuating(method: str, condition: Condition, goals, free, replicas: int) -> list[list]:
-    """The targets of each replica: those given, each moved by what the curve of one of the ``free`` structures departs from their mean."""
+def fluctuating(method: str, condition: Condition, goals, free, replicas: int, amplitude: float = 1.0) -> list[list]:
+    """The targets of each replica: those given, each moved by ``amplitude`` times what the curve of one of the ``free`` structures departs from their
+    mean."""
     from glassjax._pytree import replace
 
     curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in free]
     used = [curves[index % len(free)] for index in range(replicas)]
     means = [np.mean([one[k] for one in used], axis=0) for k in range(len(goals))]
-    return [[replace(goal, data=goal.data + one[k] - means[k]) for k, goal in enumerate(goals)] for one in used]
+    return [[replace(goal, data=goal.data + amplitude * (one[k] - means[k])) for k, goal in enumerate(goals)] for one in used]
+
+
+def amplitude(method: str, condition: Condition, references, free) -> float:
+    """How many times more the curves that guide depart from their mean in the ``references`` than in ``free`` structures of the prior alone, at the
+    condition of its training; from 1 to 2. Deviations are over the structures, averaged over the points, the ratio over the targets."""
+    from glassjax.analysis.comparison import share_seen
+
+    def spread(structures):
+        curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in structures]
+        return np.array([np.std(column, axis=0).mean() for column in zip(*curves, strict=True)]) / share_seen(len(structures))
+
+    if min(len(references), len(free)) < 2:
+        return 1.0
+    return float(np.clip(np.mean(spread(references) / spread(free)), 1.0, 2.0))
 
 
 def r_factors(goals, structures) -> list[float]:

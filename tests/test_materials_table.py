@@ -97,7 +97,7 @@ def test_targets_of_two_elements(method):
 def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
     calls = []
 
-    def sampled(method, condition, frames, *, prior, replicas, seed, steps, free):
+    def sampled(method, condition, frames, *, prior, replicas, seed, steps, free, larger=1.0):
         calls.append((method, replicas))
         return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
@@ -142,6 +142,22 @@ def test_targets_fluctuate_about_the_mean(frames):
     assert np.abs(own[1] - own[3]).max() > 0.1
 
 
+def test_fluctuations_are_made_as_large_as_those_of_the_reference(frames, monkeypatch):
+    """At the condition of the training, without the bias of few replicas, by a factor of 1 to 2."""
+    goals = table.targets("g", SMALL, table.structures_of(frames))
+    once, twice = (table.fluctuating("g", SMALL, goals, table.structures_of(frames), 4, factor) for factor in (1.0, 2.0))
+    np.testing.assert_allclose(twice[1][0].data - goals[0].data, 2 * (once[1][0].data - goals[0].data), atol=1e-5)
+    monkeypatch.setattr("materials_targets.targets", lambda method, condition, some: [types.SimpleNamespace(data=np.array([some[0], 7.0]))])
+    assert table.amplitude("g", SMALL, [1.0, -2.0, 4.0], [2.0, -4.0, 8.0]) == 1.0  # never less
+    assert table.amplitude("g", SMALL, [1.5, -3.0, 6.0], [1.0, -2.0, 4.0]) == pytest.approx(1.5)
+    assert table.amplitude("g", SMALL, [9.0, -9.0], [1.0, -1.0]) == 2.0  # never more
+    # of the same normal distribution two show less of it than many: sqrt(1 / pi) and 1
+    many = np.random.default_rng(0).normal(size=20000)
+    two = np.array([1.0, -1.0]) * np.sqrt(1 / np.pi)
+    assert table.amplitude("g", SMALL, 1.2 * many, two) == pytest.approx(1.2, rel=0.02)
+    assert table.amplitude("g", SMALL, [1.0], [1.0, 2.0]) == 1.0
+
+
 def test_row_of_an_ensemble_against_itself(frames):
     """Error 0, dED = -diversity, ratio 1; and what the reference has as local order, the generated has."""
     from glassjax.analysis.comparison import curves
@@ -158,7 +174,7 @@ def test_row_of_an_ensemble_against_itself(frames):
 
 
 def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(table, "conditions_of", lambda material, labels: [(SMALL, frames)])
+    monkeypatch.setattr(table, "conditions_of", lambda material, labels=None: [(SMALL, frames)])
     monkeypatch.setattr(table, "modalities_of", lambda material, every: ["PDF", "XRD", "ADF"])
     made, free_of = [], []
 
@@ -249,7 +265,7 @@ def test_rows_of_another_rule_are_left_out():
 
 
 def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(table, "conditions_of", lambda material, labels: [(SMALL, frames)])
+    monkeypatch.setattr(table, "conditions_of", lambda material, labels=None: [(SMALL, frames)])
     monkeypatch.setattr(table, "modalities_of", lambda material, every: ["PDF"])
 
     def sampled(method, *_, replicas, **__):

@@ -121,7 +121,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def _share_seen(n: int) -> float:
+def share_seen(n: int) -> float:
     """Expected population standard deviation of ``n`` normal numbers over the true one: sqrt(2 / n) Gamma(n / 2) / Gamma((n - 1) / 2)."""
     return math.sqrt(2.0 / n) * math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2))
 
@@ -130,7 +130,7 @@ def _ratio(ours: float, theirs: float, replicas: tuple[int, int]) -> float | Non
     """Ratio of two population deviations of so many replicas each, without bias."""
     if min(replicas) < 2 or not theirs > 0:
         return None
-    return ours / _share_seen(replicas[0]) * _share_seen(replicas[1]) / theirs
+    return ours / share_seen(replicas[0]) * share_seen(replicas[1]) / theirs
 
 
 def _line(modality, feature, error, uncertainty, diversity, ded, ratio) -> str:
