@@ -337,7 +337,7 @@ def _budget(condition: Condition, done: dict, seconds: float | None = None, move
 
 def _same(found: dict | None, facts: dict, compared, modalities) -> bool:
     """Whether a row of the result file is of this ensemble and reference, by these metrics, with all of these modalities."""
-    if found is None or found["facts"]["asked"] != facts["asked"] or found.get("version") != VERSION or found["compared"] != compared:
+    if found is None or found["facts"]["asked"] != facts["asked"] or found.get("version") != VERSION or found.get("compared") != compared:
         return False
     return set(modalities or ("rings", "Voronoi")) <= set(found["modalities"])
 
