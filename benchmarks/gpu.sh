@@ -86,9 +86,13 @@ if [[ " $stages " == *" silicon "* ]]; then
     # shellcheck disable=SC2086
     timeout -k 10 590 "$python" benchmarks/silicon.py --prior "$prior" --targets ${TARGETS:-$unseen@0 $unseen@1} --chunk 8 --out "$OUT/silicon.json" ${SILICON_OPTIONS:-} 2>&1 | tee "$OUT/silicon.log"
 fi
-if wanted materials; then # each begins from the committed parameters
-    mkdir -p "$OUT/materials"
-    cp benchmarks/priors/*.npz "$OUT/materials/"
-    timeout -k 10 590 "$python" benchmarks/materials.py train --minutes "${MATERIAL_MINUTES:-1.4}" --batch 32 --folder "$OUT/materials" --work /tmp/work 2>&1 |
+if wanted materials; then # each begins from the committed parameters; only what was trained here goes to $OUT
+    rm -rf /tmp/priors
+    cp -r benchmarks/priors /tmp/priors
+    timeout -k 10 590 "$python" benchmarks/materials.py train --minutes "${MATERIAL_MINUTES:-1.4}" --batch 32 --folder /tmp/priors --work /tmp/work 2>&1 |
         tee "$OUT/materials.log" || echo "part materials failed: see materials.log"
+    mkdir -p "$OUT/materials"
+    for file in /tmp/work/*.npz /tmp/work/*.csv; do
+        if [[ -f $file && $file != *.train.npz ]]; then cp "$file" "$OUT/materials/"; fi
+    done
 fi

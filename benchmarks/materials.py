@@ -62,7 +62,7 @@ def show_status(options) -> int:
 
 
 def pack(options) -> int:
-    """Write the cells into benchmarks/data; conditions with fewer than four replicas are left out and named."""
+    """Write the cells into benchmarks/data; conditions with fewer than four replicas are named and do not count yet."""
     import materials_pack
 
     return materials_pack.pack(options.state, options.only)
@@ -89,12 +89,18 @@ def table(options) -> int:
     def prior_of(material, method):
         if method == "published":
             return options.meshgraphnet
-        return options.prior or str(materials_priors.prior_file(materials_priors.JOINT if method in materials_table.JOINT else material))
+        if options.prior and method not in materials_table.JOINT:
+            return options.prior
+        return str(materials_priors.prior_file(materials_priors.JOINT if method in materials_table.JOINT else material))
 
     names, limits = options.only or list(reference.MATERIALS), dict(seconds=options.seconds, moves=options.moves)
     reference.conditions(names)
     if "published" in options.methods and not options.meshgraphnet:
         raise ValueError("got no MeshGraphNet for the method published; needs a prior with the paper's network; pass --meshgraphnet FILE")
+    needed = {prior_of(name, method) for name in names for method in options.methods if method in materials_table.RULED}
+    absent = [path for path in needed if path.endswith(".npz") and not Path(path).exists()]
+    if absent:
+        raise ValueError(f"got no {', '.join(sorted(absent))}; needs that prior; run `python benchmarks/materials.py train`, or leave the method out")
     common = dict(out=options.ensembles, results=options.results, replicas=options.replicas, labels=options.conditions, steps=options.steps)
     return materials_table.run(names, options.methods, prior_of=prior_of, every=options.every, fluctuate=not options.one_curve, **common, **limits)
 
@@ -143,9 +149,12 @@ def main(arguments=None) -> int:
         if name == "reference":
             part.add_argument("--minutes", type=float, help="begin no cell after this time")
         if name == "train":
-            part.add_argument("--minutes", type=float, default=15.0, help="wall time of each, all sessions together, by default %(default)s")
+            part.add_argument(
+                "--minutes", type=float, default=15.0, help="wall time of each, all sessions on this machine together, by default %(default)s"
+            )
             part.add_argument("--batch", type=int, help="cells per step (more on a GPU); by default 2 or 4")
             part.add_argument("--folder", type=Path, help="of the priors, by default benchmarks/priors")
+            part.add_argument("--fresh", action="store_true", help="begin as the first training did, not from the committed parameters")
             part.add_argument("--work", type=Path, help="of the states of trainings, by default ../run/priors")
         if name in ("table", "figures"):
             part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")

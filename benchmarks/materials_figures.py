@@ -19,6 +19,8 @@ COLOURS = {
     "rmc-liquid": "tab:olive",
     "gradient": "tab:brown",
     "published": "tab:purple",
+    "joint": "tab:cyan",
+    "joint-g": "tab:orange",
 }
 
 

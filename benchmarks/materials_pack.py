@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from pathlib import Path
 
 import materials_reference as reference
@@ -109,18 +110,21 @@ def unpack(state: Path, only=None, folder: Path = DATA) -> int:
     put = 0
     for material in dict.fromkeys(c.material for c in reference.conditions(only)):
         known = {c.label: c for c in (*reference.conditions([material]), reference.TRAINING[material])}
-        cells: dict[tuple[Condition, int], list] = {}
+        cells: dict[tuple[str, int], list] = {}
         for path in (data_file(material, folder), training_file(material, folder)):
             for frame in _frames(path) if path.exists() else ():
-                cells.setdefault((known[frame.info["condition"]], frame.info["replica"]), []).append(frame)
-        for (condition, replica), frames in cells.items():
+                cells.setdefault((frame.info["condition"], frame.info["replica"]), []).append(frame)
+        for (label, replica), frames in cells.items():
+            if label not in known:
+                raise ValueError(
+                    f"got packed cells of {material} {label}; needs conditions {', '.join(known)}; pack again with the table that they were made for"
+                )
+            condition = known[label]
             out = condition.path(state, replica)
-            if out.exists() or len(frames) != condition.frames:
+            if reference.complete(condition, out) or len(frames) != condition.frames:
                 continue
             out.parent.mkdir(parents=True, exist_ok=True)
-            for frame in frames:  # its rounded form is for reading; seeds and densities are those of the table
-                frame.info.update(density_g_cm3=condition.density)
-            part = out.with_suffix(".part")
+            part = out.with_suffix(f".{os.getpid()}.part")  # another process may unpack too
             ase.io.write(part, frames, format="extxyz")
             part.replace(out)
             put += 1
@@ -155,6 +159,7 @@ def _frames(path: Path) -> list:
 
 def status(state: Path, only=None) -> int:
     """Print per condition how many cells there are and what one cost, and how long the rest will take."""
+    unpack(state, only)
     left = 0.0
     for condition in reference.conditions(only):
         frames = reference.finished(state, condition)

@@ -1,19 +1,21 @@
 """The priors of the benchmark: one per material, trained on cells of one condition, and a joint one over all of them.
 
 `python benchmarks/materials.py train` trains them one after another from the packed training cells, each for --minutes; it goes on from where
-it stopped, on another machine from the committed parameters (the state of a training stays in ``WORK``). Files: PRIORS/MATERIAL.npz with the
-learning curve of the last training.
+it stopped. The state of a training stays in ``WORK``: on another machine each begins again, from the committed parameters or (--fresh) from those of
+``START``. Files: PRIORS/MATERIAL.npz with the learning curve of the last training.
 """
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import materials_pack
 import materials_reference as reference
+
+from glassjax.archive import write_whole
 
 PRIORS = Path(__file__).parent / "priors"
 WORK = Path(__file__).resolve().parents[2] / "run" / "priors"
@@ -31,31 +33,64 @@ def prior_file(name: str, folder: Path = PRIORS) -> Path:
     return folder / f"{name}.npz"
 
 
-def command(name: str, minutes: float, folder: Path = PRIORS, data: Path = reference.DATA, batch: int | None = None, work: Path = WORK) -> list[str]:
-    """The glassjax command that trains one prior in ``work``, or goes on with it, until it has had ``minutes`` in all.
+def command(
+    name: str,
+    minutes: float,
+    folder: Path = PRIORS,
+    data: Path = reference.DATA,
+    batch: int | None = None,
+    work: Path = WORK,
+    fresh: bool = False,
+) -> list[str]:
+    """The glassjax command that trains one prior in ``work`` until it has had ``minutes`` there, or goes on with a training that is there.
 
-    It begins from the prior of that name in ``folder``, if there is one, else from that of ``START``.
+    It begins from the prior of that name in ``folder``, if there is one and it is not to be made afresh, else from that of ``START``.
+
+    Raises:
+      FileNotFoundError: no cells to train on.
+      ValueError: a training in ``work`` that began from another prior than the one in ``folder``, which it would replace.
     """
     materials = list(reference.MATERIALS) if name == JOINT else [name]
     cells = [materials_pack.training_file(material, data) for material in materials]
     missing = [str(path) for path in cells if not path.exists()]
     if missing:
         raise FileNotFoundError(f"got no {', '.join(missing)}; needs cells to train on; run `python benchmarks/materials.py reference` and `pack`")
-    out = prior_file(name, work)
-    first = name if prior_file(name, folder).exists() else START[name]
-    begin = ["--resume"] if out.with_suffix(".train.npz").exists() else ["--start", str(prior_file(first, folder))] if first else []
+    out, there = prior_file(name, work), prior_file(name, folder)
+    if out.with_suffix(".train.npz").exists():
+        if there.exists() and digest(there) not in (begun(name, work), digest(out)):
+            raise ValueError(f"got a training of {name} in {work} that began from another prior than {there}; needs that one; remove the training")
+        begin = ["--resume"]
+    else:
+        first = name if there.exists() and not fresh else START[name]
+        begin = ["--start", str(prior_file(first, folder))] if first else []
     options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(batch or BATCH[name]), "--minutes", str(minutes)]
     return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *begin]
 
 
-def train(names, minutes: float, folder: Path = PRIORS, batch: int | None = None, work: Path = WORK) -> int:
-    """Train each until it has had ``minutes``, and put it into ``folder``; the first exit status that is not 0."""
+def digest(path: Path) -> str | None:
+    """What tells one file from another, or None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def begun(name: str, work: Path) -> str | None:
+    """The digest of the committed prior when the training in ``work`` began."""
+    note = work / f"{name}.begun"
+    return (note.read_text() or None) if note.exists() else None
+
+
+def train(names, minutes: float, folder: Path = PRIORS, batch: int | None = None, work: Path = WORK, fresh: bool = False) -> int:
+    """Train each until it has had ``minutes`` in ``work``, and put it into ``folder``; the first exit status that is not 0."""
+    if folder.resolve() == work.resolve():
+        raise ValueError(f"got {folder} for the priors and for their trainings; needs two folders; pass another --work")
     for place in (folder, work):
         place.mkdir(parents=True, exist_ok=True)
     for name in names:
-        status = subprocess.run(command(name, minutes, folder, batch=batch, work=work)).returncode
+        run = command(name, minutes, folder, batch=batch, work=work, fresh=fresh)
+        if "--resume" not in run:
+            (work / f"{name}.begun").write_text(digest(prior_file(name, folder)) or "")
+        status = subprocess.run(run).returncode
         if status:
             return status
         for suffix in (".npz", ".csv"):
-            shutil.copy(prior_file(name, work).with_suffix(suffix), folder)
+            write_whole(prior_file(name, folder).with_suffix(suffix), prior_file(name, work).with_suffix(suffix).read_bytes())
     return 0

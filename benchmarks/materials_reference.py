@@ -170,7 +170,7 @@ def cells(only=None) -> list[tuple[Condition, int]]:
     return early + ordered[:first] + [pair for pair in training if pair not in early] + ordered[first:]
 
 
-def _complete(condition: Condition, path: Path) -> bool:
+def complete(condition: Condition, path: Path) -> bool:
     """Whether a cell is there, with all of its frames."""
     import ase.io
 
@@ -182,7 +182,7 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
     import ase.io
 
     out = condition.path(state, replica)
-    if _complete(condition, out):
+    if complete(condition, out):
         return None
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".lock"), "w") as lock:
@@ -190,7 +190,7 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        if _complete(condition, out):
+        if complete(condition, out):
             return None
         started = time.process_time()
         raw = out.with_suffix(".new.extxyz")
@@ -220,7 +220,7 @@ def finished(state: Path, condition: Condition) -> list:
             if got != (condition.seed + replica, round(condition.density, 6), condition.symbols):
                 raise ValueError(
                     f"got a cell of seed {got[0]}, {got[1]} g/cm3 and {len(frame)} atoms in {path}; needs seed {condition.seed + replica}, "
-                    f"{condition.density} g/cm3 and {len(condition.symbols)} atoms; remove it, or pass another --state"
+                    f"{condition.density} g/cm3 and {len(condition.symbols)} atoms; remove it there and in benchmarks/data, or pass another --state"
                 )
             frame.info.update(material=condition.material, condition=condition.label, replica=replica, rate_K_ps=condition.rate)
             found.append(frame)

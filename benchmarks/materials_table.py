@@ -14,8 +14,9 @@ One rule for all materials: ``RULE``, the default protocol of ``glassjax.invert`
 tried where the priors were trained (silicon and carbon at 2.5 g/cm3, 8 replicas against 4): see ``benchmarks/materials_tried.md``. A guided replica
 follows the mean curve plus what the curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few
 hundred atoms fluctuates about the curve of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to
-zero, and are made larger by what the prior's own replicas vary too little at the condition of its training (`materials_targets.amplitude`). So the
-diversity of the curve that guides is put in; whether an ensemble has collapsed is judged by the others. ``--one-curve`` does without.
+zero, and are made larger by what the prior's own replicas vary less than the reference's at the condition of its training
+(`materials_targets.amplitude`). So the diversity of the curve that guides, and of those that follow from it, is put in; whether an ensemble has
+collapsed is judged by angles, partials and absorption. ``--one-curve`` does without.
 
 Seconds are per structure: of glassjax without compilation (``compilation``) and without the prior's own ensemble (``seconds_free``, made once per
 condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start.
@@ -27,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import zlib
 from pathlib import Path
 
 import materials_check
@@ -39,6 +41,7 @@ from materials_targets import SURROGATES, amplitude, fluctuating, r_factors, str
 import glassjax
 
 RULE = glassjax.protocol("default")  # of every ensemble by glassjax
+MADE = 1  # version of what the rule does not say (corrections, cutoffs of bonds): ensembles of others are made again
 VERSION = 4  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS", "XANES")
@@ -72,7 +75,7 @@ def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, 
     wall, compilation = time.monotonic() - begun, results[0].ensemble.seconds["compilation"] or 0.0
     kept = [one for result in results for one in result.structures]
     facts = dict(seconds=(wall - compilation) / replicas, compilation=compilation)
-    facts |= dict(seconds_per_step=facts["seconds"] / results[0].ensemble.seconds["steps"], diverged=replicas - len(kept))
+    facts |= dict(cores=cores(), seconds_per_step=facts["seconds"] / results[0].ensemble.seconds["steps"], diverged=replicas - len(kept))
     if not kept:
         raise RuntimeError(f"all replicas of {condition.material} {condition.label} by {method} diverged; look at the prior with `glassjax generate`")
     return kept, facts | dict(r_factor=r_factors(goals, kept) if goals else None)
@@ -94,22 +97,23 @@ def make(
 ) -> dict:
     """Make one ensemble unless ``out`` holds it, as `ensemble_file` and its facts beside it; the facts.
 
-    An ensemble of fewer replicas, another prior, another rule or, where it is guided, other reference cells than asked for now is made again.
+    One of fewer replicas, another prior, another rule or, where it is guided, other reference cells than asked for now is made again.
     ``trained``: condition and reference cells of the prior's training, to which fluctuations are adjusted.
     """
     from glassjax.archive import write_whole
     from glassjax.io.atoms import to_atoms
 
     cells, plain = ensemble_file(out, condition.material, method, condition.label), JOINT.get(method, method)
-    record = cells.with_suffix("").with_suffix("").with_name(f"{condition.label}.json")
-    asked = dict(replicas=replicas, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
-    asked |= dict(fluctuate=fluctuate, trained=_seeds(trained[1]) if fluctuate and trained else None) if plain in GUIDED else {}
+    record = cells.with_name(f"{condition.label}.json")
+    asked = dict(made=MADE, density=condition.density, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
+    asked |= dict(fluctuate=fluctuate, trained=_marks(trained[1]) if fluctuate and trained else None) if plain in GUIDED else {}
     asked |= dict(plan=ruled(plain)) if method in RULED else {}
-    asked |= (dict(reference=_seeds(frames)) if plain != "prior" else {}) | limits
+    asked |= (dict(reference=_marks(frames)) if plain != "prior" else {}) | limits
     if record.exists() and cells.exists():
         known = json.loads(record.read_text())
-        if known["asked"] == asked:
+        if known["asked"] | dict(replicas=replicas) == asked | dict(replicas=replicas) and known["asked"]["replicas"] >= replicas:
             return known
+    asked["replicas"] = replicas
     free, larger = None, 1.0
 
     def unguided(condition, frames):
@@ -129,14 +133,20 @@ def make(
     else:
         structures, facts = _baseline(method, condition, frames, prior=prior, replicas=replicas, seed=seed, **limits)
     facts |= dict(asked=asked, wall=time.monotonic() - begun, material=condition.material, condition=condition.label, method=method)
+    record.unlink(missing_ok=True)
     materials_pack.write([to_atoms(s) for s in structures], cells, facts=lambda frame: {})
     write_whole(record, json.dumps(facts, indent=1).encode())
     return facts
 
 
-def _seeds(frames) -> list[int]:
-    """What tells reference cells apart."""
-    return [int(frame.info["seed"]) for frame in frames]
+def _marks(frames) -> list[str]:
+    """What tells reference cells apart: the seed, and a checksum of elements, cell and positions."""
+
+    def checksum(frame):
+        parts = (frame.numbers.astype(np.int32), np.round(frame.cell.array, 5), np.round(frame.positions, 3))
+        return zlib.crc32(b"".join(part.tobytes() for part in parts))
+
+    return [f"{frame.info['seed']}:{checksum(frame):08x}" for frame in frames]
 
 
 def ensemble_file(folder: Path, material: str, method: str, label: str) -> Path:
@@ -154,7 +164,6 @@ def _mark(prior) -> str:
     """What tells one prior from another: a hash of its parameters, whatever its card says, or its name."""
     import hashlib
 
-    import glassjax
     from glassjax.priors.prior import flatten
 
     if not Path(str(prior)).exists():
@@ -165,8 +174,8 @@ def _mark(prior) -> str:
     return digest.hexdigest()[:16]
 
 
-def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, steps=2000):
-    """Ensembles without glassjax's prior and guidance."""
+def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, seconds=None, moves=None, ensembles=None, steps=2000):
+    """Ensembles without glassjax's prior and guidance (``ensembles``: what the budget is the time of, which is only recorded)."""
     import materials_baselines as baselines
     from materials_rmc import reverse_monte_carlo
     from materials_starts import closest_distances
@@ -249,7 +258,7 @@ def row(condition: Condition, frames, generated, facts: dict, reference_curves) 
     features = {f"{r['modality']} {r['feature']}": round(r["ded"], 5) for r in made["rows"]}
     return dict(
         version=VERSION,
-        compared=_seeds(frames),
+        compared=_marks(frames),
         replicas=made["replicas"],
         modalities=rounded,
         features=features,
@@ -284,7 +293,12 @@ def run(
 
     table, failed = json.loads(results.read_text()) if results.exists() else {}, 0
     for material in materials:
-        group = conditions_of(material, labels)
+        try:
+            group = conditions_of(material, labels)
+        except FileNotFoundError as error:
+            print(f"{material:9} is passed over: {error}", flush=True)
+            failed += 1
+            continue
         trained = next((pair for pair in conditions_of(material) if pair[0].label == TRAINED_AT[material]), None)
         # the condition of the training first
         for condition, frames in sorted(group, key=lambda pair: pair[0].label != TRAINED_AT[material]):
@@ -305,7 +319,7 @@ def run(
                     failed += 1
                     continue
                 place = done.setdefault(method, {})
-                compared = _seeds(frames)
+                compared = _marks(frames)
                 if _same(place.get(condition.label), facts, compared, modalities_of(material, every)):
                     continue
                 if known is None:
@@ -320,9 +334,7 @@ def run(
 
 def _budget(condition: Condition, done: dict, seconds: float | None = None, moves: int | None = None) -> dict:
     """Budget of a reverse Monte Carlo: the one given, else the wall-clock time of ten ensembles guided by g(r) for as many structures, which have a
-    core each as the replicas of those have: ten times the seconds of a structure times the cores, up to the next half minute."""
-    from glassjax.segments import cores
-
+    core each as the replicas of those had: ten times the seconds of a structure times the cores, up to the next half minute."""
     if seconds is not None or moves is not None:
         return dict(seconds=seconds, moves=moves)
     guided = done.get("g", {}).get(condition.label)
@@ -331,8 +343,9 @@ def _budget(condition: Condition, done: dict, seconds: float | None = None, move
             f"got no budget and no ensemble of {condition.material} {condition.label} guided by g(r); needs one to take ten times its time; "
             "make the methods prior and g first, or pass --seconds"
         )
-    spent = guided["facts"]["seconds"] + guided["facts"].get("seconds_free", 0.0)
-    return dict(seconds=30.0 * max(1, -(-10 * cores() * spent // 30)), moves=None)
+    facts = guided["facts"]
+    spent = min(facts["cores"], facts["asked"]["replicas"]) * (facts["seconds"] + facts.get("seconds_free", 0.0))
+    return dict(seconds=30.0 * max(1, -(-10 * spent // 30)), moves=None, ensembles=10)
 
 
 def _same(found: dict | None, facts: dict, compared, modalities) -> bool:

@@ -58,15 +58,15 @@ def targets(method: str, condition: Condition, structures) -> list:
     return made
 
 
-def fluctuating(method: str, condition: Condition, goals, free, replicas: int, amplitude: float = 1.0) -> list[list]:
-    """The targets of each replica: those given, each moved by ``amplitude`` times what the curve of one of the ``free`` structures departs from their
+def fluctuating(method: str, condition: Condition, goals, free, replicas: int, larger: float = 1.0) -> list[list]:
+    """The targets of each replica: those given, each moved by ``larger`` times what the curve of one of the ``free`` structures departs from their
     mean."""
     from glassjax._pytree import replace
 
     curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in free]
     used = [curves[index % len(free)] for index in range(replicas)]
     means = [np.mean([one[k] for one in used], axis=0) for k in range(len(goals))]
-    return [[replace(goal, data=goal.data + amplitude * (one[k] - means[k])) for k, goal in enumerate(goals)] for one in used]
+    return [[replace(goal, data=goal.data + larger * (one[k] - means[k])) for k, goal in enumerate(goals)] for one in used]
 
 
 def amplitude(method: str, condition: Condition, references, free) -> float:

@@ -131,6 +131,20 @@ def test_pack_and_load(tmp_path, capsys):
     assert [len(reference.finished(other, c)) for c in (kept, short)] == [4, 4]
     packing.pack(tmp_path / "none", ["silicon"], folder)
     assert packing.data_file("silicon", folder).read_bytes() == before
+    # cells to train on come back with all of their frames, also where a file lacks some
+    training = reference.TRAINING["silicon"]
+    fake(state, dataclasses.replace(training), 1)
+    (one,) = reference.finished(state, training)
+    several = [one.copy() for _ in range(reference.SNAPSHOTS)]
+    ase.io.write(training.path(state, 0), several, format="extxyz")
+    packing.pack(state, ["silicon"], folder)
+    fake(other, training, 1)
+    assert packing.unpack(other, ["silicon"], folder) == 1 and len(reference.finished(other, training)) == reference.SNAPSHOTS
+    for frame in several:
+        frame.info.update(material="silicon", condition="9.9", replica=0, rate_K_ps=100.0)
+    packing.write(several, packing.data_file("silicon", folder))
+    with pytest.raises(ValueError, match="got packed cells of silicon 9.9; needs conditions 1.5, .*; pack again"):
+        packing.unpack(other, ["silicon"], folder)
 
 
 def test_cells_of_another_table_are_refused(tmp_path, capsys):

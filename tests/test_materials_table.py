@@ -95,10 +95,11 @@ def test_targets_of_two_elements(method):
 
 
 def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
-    calls = []
+    calls, largest = [], []
 
     def sampled(method, condition, frames, *, prior, replicas, seed, steps, free, larger=1.0):
         calls.append((method, replicas))
+        largest.append(larger)
         return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
     monkeypatch.setattr(table, "sampled", sampled)
@@ -111,6 +112,8 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
     table.make("prior", SMALL, frames[:3], tmp_path, replicas=3, **common)
     assert calls == [("g", 2), ("g", 3), ("g", 3), ("prior", 3)]
+    table.make("g", SMALL, frames[:3], tmp_path, replicas=2, **common)  # more than asked for are good enough
+    assert len(packing.read(table.ensemble_file(tmp_path, "silicon", "g", "2.5"))) == 3 and len(calls) == 4
     # the prior alone knows nothing of the reference; another rule of guidance does not concern it
     table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
     monkeypatch.setattr(table, "RULE", glassjax.protocol(table.RULE, strength=3.0))
@@ -119,6 +122,14 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     assert calls[4:] == [("g", 3)]
     table.make("joint-g", SMALL, frames, tmp_path, replicas=3, **common | dict(fluctuate=True))
     assert calls[5:] == [("prior", 3), ("g", 3)] and table.ensemble_file(tmp_path, "silicon", "joint", "2.5").exists()
+    # the same seeds, other cells; and what fluctuations are adjusted to
+    other = [frame.copy() for frame in frames]
+    other[0].positions[0] += 0.01
+    monkeypatch.setattr(table, "amplitude", lambda *_: 1.7)
+    for cells in (frames, other):
+        facts = table.make("g", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, cells), **common | dict(fluctuate=True))
+        assert facts["amplitude"] == 1.7 and largest[-1] == 1.7
+    assert calls[7:] == [("g", 3), ("g", 3)] and largest[:-2] == [1.0] * 7
 
 
 @pytest.mark.parametrize("fluctuating", [False, True])
@@ -202,11 +213,11 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     assert rows[4].startswith("| silicon | **2.5** | g | 3 (4) | -0.")
 
 
-def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles(monkeypatch):
-    monkeypatch.setattr("glassjax.segments.cores", lambda: 2)
-    done = {"g": {"2.5": dict(facts=dict(seconds=12.4))}}
-    assert table._budget(SMALL, done) == dict(seconds=270.0, moves=None)  # 248 s, of two at a time
-    assert table._budget(SMALL, done, seconds=5.0) == dict(seconds=5.0, moves=None)
+def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles():
+    facts = dict(seconds=10.0, seconds_free=2.4, cores=2, asked=dict(replicas=4))
+    assert table._budget(SMALL, {"g": {"2.5": dict(facts=facts)}}) == dict(seconds=270.0, moves=None, ensembles=10)  # 248 s, of two at a time
+    assert table._budget(SMALL, {"g": {"2.5": dict(facts=facts | dict(asked=dict(replicas=1)))}})["seconds"] == 150.0
+    assert table._budget(SMALL, {"g": {"2.5": dict(facts=facts)}}, seconds=5.0) == dict(seconds=5.0, moves=None)
     with pytest.raises(ValueError, match="got no budget and no ensemble of silicon 2.5 guided by g.r.; needs one"):
         table._budget(SMALL, {})
 
@@ -249,7 +260,7 @@ def test_verdicts():
     assert "MISSED: silicon: mean error 0.0100, prior 0.0080 (1 conditions)" in lines  # the conditions that both have
     assert "reached: silicon: mean error 0.0500, rmc-random 0.2000 (1 conditions)" in lines
     assert "reached: silicon 2.5: 4-fold % 92.50, reference 95.00 +- 1.50" in lines
-    assert "MISSED: silicon: diversity: 50 % of 8 cells at 0.7 of the reference's or more, least 0.30 (3.5, PDF)" in lines
+    assert "MISSED: silicon: diversity: 50 % of 2 cells at 0.7 of the reference's or more, least 0.30 (3.5, ADF)" in lines
     assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 4
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
     assert all(line.startswith("reached") for line in verdicts.checks(good)[1:]) and not verdicts.misses(good)
@@ -258,10 +269,12 @@ def test_verdicts():
 def test_rows_of_another_rule_are_left_out():
     plans = [table.ruled(method) for method in ("g", "prior")]
     rows = [dict(facts=dict(asked=dict(plan=plan))) for plan in (*plans, plans[0] | dict(steps=500), None)]
-    mixed = {"g": dict(zip("abcd", rows, strict=True)), "gradient": {"a": rows[3]}, "prior": {"a": rows[1], "b": rows[3]}, "joint": {"a": rows[1]}}
-    made = {"silicon": mixed, "carbon": {"g": {"a": rows[2]}}}
-    kept = {"g": {"a": rows[0]}, "gradient": {"a": rows[3]}, "prior": {"a": rows[1]}, "joint": {"a": rows[1]}}
-    assert verdicts.current(made) == {"silicon": kept}
+    odd = [dict(facts=dict(asked=dict(plan=plans[0], **one))) for one in (dict(steps=40), dict(fluctuate=False), dict(steps=None, fluctuate=True))]
+    mixed = {"g": dict(zip("abcdefg", rows + odd, strict=True)), "gradient": {"a": rows[3]}, "prior": {"a": rows[1], "b": rows[3]}}
+    budgets = {"a": dict(facts=dict(asked=dict(seconds=30.0))), "b": dict(facts=dict(asked=dict(seconds=270.0, ensembles=10)))}
+    made = {"silicon": mixed | {"joint": {"a": rows[1]}, "rmc-random": budgets}, "carbon": {"g": {"a": rows[2]}}}
+    kept = {"g": {"a": rows[0], "g": odd[2]}, "gradient": {"a": rows[3]}, "prior": {"a": rows[1]}, "joint": {"a": rows[1]}}
+    assert verdicts.current(made) == {"silicon": kept | {"rmc-random": {"b": budgets["b"]}}}
 
 
 def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):
@@ -280,6 +293,12 @@ def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch,
     assert "g          2.5        failed: all diverged" in said and "rmc-random 2.5        failed: got no budget" in said
     assert set(json.loads((tmp_path / "r.json").read_text())["silicon"]["prior"]) == {"2.5"}
 
+    def unpacked(material, labels=None):
+        raise FileNotFoundError("needs the packed cells")
+
+    monkeypatch.setattr(table, "conditions_of", unpacked)
+    assert table.run(["silicon"], ["prior"], **options) == 1 and "silicon   is passed over: needs the packed cells" in capsys.readouterr().out
+
 
 def test_training_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="training_carbon.extxyz.gz; needs cells to train on; run"):
@@ -296,8 +315,16 @@ def test_training_command(tmp_path):
     assert "--start" not in make("silicon")
     (tmp_path / "carbon.npz").touch()  # committed, without the state of its training
     assert make("carbon")[-2:] == ["--start", str(tmp_path / "carbon.npz")]
+    fresh = priors.command("carbon", 2.5, tmp_path, tmp_path, work=work, fresh=True)
+    assert fresh[-2:] == ["--start", str(tmp_path / "silicon.npz")]
     (work / "carbon.train.npz").touch()
+    with pytest.raises(ValueError, match="got a training of carbon in .* that began from another prior than .*; remove the training"):
+        make("carbon")
+    (work / "carbon.begun").write_text(priors.digest(tmp_path / "carbon.npz"))
     assert make("carbon")[-1] == "--resume" and "--start" not in make("carbon")
+    (tmp_path / "carbon.npz").write_text("the result of this training")
+    (work / "carbon.npz").write_text("the result of this training")
+    assert make("carbon")[-1] == "--resume"
     assert sum(one.endswith(".extxyz.gz") for one in make(priors.JOINT)) == 5
 
 
@@ -312,6 +339,9 @@ def test_a_trained_prior_is_put_where_it_is_used(tmp_path, monkeypatch):
     folder = tmp_path / "priors"
     assert priors.train(["silicon"], 1.0, folder, work=tmp_path / "work") == 0
     assert (folder / "silicon.npz").read_text() == "new" and (folder / "silicon.csv").read_text() == "curve"
+    assert priors.begun("silicon", tmp_path / "work") is None  # there was none
+    with pytest.raises(ValueError, match="needs two folders; pass another --work"):
+        priors.train(["silicon"], 1.0, folder, work=folder)
     monkeypatch.setattr(priors.subprocess, "run", lambda command: types.SimpleNamespace(returncode=2))
     (folder / "silicon.npz").write_text("old")
     assert priors.train(["silicon"], 1.0, folder, work=tmp_path / "work") == 2 and (folder / "silicon.npz").read_text() == "old"
@@ -322,6 +352,8 @@ def test_bad_input(tmp_path, capsys):
     assert "got materials germanium" in capsys.readouterr().err
     assert materials.main(["table", "--only", "silicon", "--methods", "published", "--results", str(tmp_path / "r.json")]) == 2
     assert "--meshgraphnet" in capsys.readouterr().err
+    assert materials.main(["table", "--only", "silicon", "--prior", "nowhere.npz", "--results", str(tmp_path / "r.json")]) == 2
+    assert "got no nowhere.npz; needs that prior; run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="got conditions 9.9 of silicon; needs some of 1.5"):
         table.conditions_of("silicon", ["9.9"])
     assert materials.main(["figures", "--results", str(tmp_path / "none.json")]) == 2

@@ -230,7 +230,7 @@ def test_corrections_keep_the_exact_variance(x64, size, sigma):
     """Harmonic wells of the spread that the corrector is told: u^2 + sigma^2 stays, however long its steps are; looser ones come out colder by the
     closed form of a linear recursion."""
     u = 0.1
-    s, score, centre = cloud(20000, np.sqrt(u**2 + sigma**2))
+    s, score, centre = cloud(100000, np.sqrt(u**2 + sigma**2))
     score = dataclasses.replace(score, spread=jnp.float64(u))
     still = sm.probability_flow()  # between equal levels it does not move
     for tight in (u, 0.5 * u):
