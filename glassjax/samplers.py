@@ -135,7 +135,7 @@ def predictor_corrector(
 
     For atoms held in harmonic wells of standard deviation u the variance u^2 + sigma^2 is stationary for every size; without the last term
     (unadjusted Langevin steps) it would be too large by 1 / (1 - size / 2) where u is small. With size 1 and sigma >> u a step is the
-    denoised estimate plus new noise. Looser atoms come out colder by at most size / 2 of their variance, for sizes near 1.
+    denoised estimate plus new noise. Atoms in looser wells come out colder, at sigma about their u by up to size / 2 of their variance.
 
     Args:
       predictor: the step down in noise; `reverse_sde` by default.
