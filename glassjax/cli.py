@@ -10,11 +10,12 @@ import hashlib
 import importlib
 import os
 import platform
-import re
 import signal
 import sys
 import threading
 from pathlib import Path
+
+from glassjax.arguments import Mapping, add_absorption, add_exafs_table, add_label, columns, command, interval, isotope, number_or_word
 
 # repeated here from observables and targets, because --help must not load JAX; a test compares them
 WEIGHTS = ("number", "neutron", "xray", "Z")
@@ -95,19 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="glassjax", description="Amorphous structures from scattering data.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_demo, _identify, _invert, _generate, _train, _melt_quench, _label, _exafs_table, _train_surrogate, _spectra, _compare, _convert):
+    first = (_demo, _identify, _invert, _generate, _train, _melt_quench, add_label, add_exafs_table, _train_surrogate)
+    for add in (*first, _spectra, _compare, _convert):
         add(commands)
     return parser
 
 
-def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
-    made = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    made.set_defaults(run=name.replace("-", "_"))
-    return made
-
-
 def _demo(commands) -> None:
-    demo = _command(commands, "demo", "invert the target that ships with the package: amorphous silicon, 216 atoms")
+    demo = command(commands, "demo", "invert the target that ships with the package: amorphous silicon, 216 atoms")
     demo.add_argument("--out", default="glassjax-demo", help="folder for the results")
     demo.add_argument("--replicas", type=int, default=4, help="independent structures")
     demo.add_argument("--seed", type=int, default=0, help="of starts and noise")
@@ -145,112 +141,53 @@ def _together(command, what: str) -> None:
 
 
 def _invert(commands) -> None:
-    invert = _command(commands, "invert", "structures that give a measured curve")
+    invert = command(commands, "invert", "structures that give a measured curve")
     invert.formatter_class = argparse.HelpFormatter
     invert.add_argument("target", metavar="TARGET|RUN.TOML", help="text file of columns x, y[, uncertainty]; or a run file for several targets")
     invert.add_argument("--function", choices=(*TARGETS, *ABSORPTION), help="what the file holds (default: identified from the file); see the README")
     invert.add_argument("--weights", choices=WEIGHTS, help="of the pairs; may be left out for one element, or where the header says the radiation")
     invert.add_argument(
-        "--uncertainty", type=_number_or_word, metavar="X|noise", help="of every point (default: the file's column, or 0.02 of g or S)"
+        "--uncertainty", type=number_or_word, metavar="X|noise", help="of every point (default: the file's column, or 0.02 of g or S)"
     )
     invert.add_argument("--rmin", type=float, metavar="A", help="lower end of the fitted range in r")
     invert.add_argument("--rmax", type=float, metavar="A", help="upper end of it; of functions of Q, the farthest pair that counts (default: 10)")
     invert.add_argument("--qmin", type=float, metavar="1/A", help="lower end of the fitted range in Q; of functions of r, of the measurement")
     invert.add_argument("--qmax", type=float, metavar="1/A", help="upper end of it; of functions of r, of the measurement (default: the header's)")
-    invert.add_argument("--mask", type=_interval, action="append", metavar="LOW,HIGH", help="leave this interval out; may be repeated")
+    invert.add_argument("--mask", type=interval, action="append", metavar="LOW,HIGH", help="leave this interval out; may be repeated")
     invert.add_argument("--artefacts", choices=("report", "mask"), help="ripples at small r and spikes: report them (default) or leave them out")
     invert.add_argument("--width", type=float, metavar="A", help="Gaussian broadening in r (default: 0.15, or what qmax resolves)")
     invert.add_argument("--window", choices=(*WINDOWS, *ABSORPTION_WINDOWS), help="of functions of Q, in r (default: cosine); of EXAFS, in k")
     invert.add_argument("--termination", choices=TERMINATIONS, help="of functions of r: model it, instead of letting the width stand for it")
-    invert.add_argument("--qdamp", type=_number_or_word, metavar="X|infer", help="1/A (default: the header's)")
+    invert.add_argument("--qdamp", type=number_or_word, metavar="X|infer", help="1/A (default: the header's)")
     invert.add_argument("--qbroad", type=float, metavar="1/A", help="(default: the header's)")
-    invert.add_argument("--displacement", type=_number_or_word, metavar="X|infer", help="isotropic B of a function of Q, A^2")
-    invert.add_argument("--scale", type=_number_or_word, metavar="X|infer", help="of the data (default: 1)")
+    invert.add_argument("--displacement", type=number_or_word, metavar="X|infer", help="isotropic B of a function of Q, A^2")
+    invert.add_argument("--scale", type=number_or_word, metavar="X|infer", help="of the data (default: 1)")
     invert.add_argument("--background", type=int, metavar="ORDER", help="infer a polynomial background; 0 is a constant")
     invert.add_argument("--partial", metavar="A-B", help="the data are one partial")
     invert.add_argument("--cutoff", type=float, metavar="A", help="bond cutoff of an ADF or a coordination distribution")
     invert.add_argument("--triplet", metavar="A-B-C", help="of an ADF, centre in the middle (default: all)")
-    invert.add_argument("--isotopes", nargs="+", type=_isotope, action=_Mapping, metavar="EL=...", help="such as Ni=62Ni or H=0.36H+0.64D")
+    invert.add_argument("--isotopes", nargs="+", type=isotope, action=Mapping, metavar="EL=...", help="such as Ni=62Ni or H=0.36H+0.64D")
     invert.add_argument("--axis", choices=("Q", "2theta"), help="what the first column is, where the file does not say")
     invert.add_argument("--wavelength", type=float, metavar="A", help="turns 2theta into Q")
     invert.add_argument("--edges", choices=("centre", "left"), help="left: x holds left bin edges (Gudrun's are known)")
     invert.add_argument("--switch", type=float, metavar="A", help="over which a bond of an ADF or a coordination distribution fades at its cutoff")
-    invert.add_argument("--columns", metavar="X,Y[,U]", type=_columns, help="which columns of the file, from 0")
+    invert.add_argument("--columns", metavar="X,Y[,U]", type=columns, help="which columns of the file, from 0")
     invert.add_argument("--repeated", choices=("refuse", "mean"), help="points that share one x: refuse, or average")
-    _absorption(invert)
+    add_absorption(invert)
     invert.add_argument("--infer-density", action="store_true", default=None, help="the density is a start; the cell is scaled to what the data say")
     _sampling(invert)
     invert.add_argument("--method", choices=("pseudo-inverse", "gradient"), help="of guidance")
     invert.add_argument("--strength", type=float, help="of guidance; 1 (default) is as strong as the data say")
 
 
-def _absorption(invert) -> None:
-    """Options of X-ray absorption targets."""
-    invert.add_argument("--edge", metavar="EL:EDGE", help="of an absorption curve, such as Si:K (default: the file's)")
-    texts = dict(kmin="1/A: first k, or where the window opens", kmax="1/A: last k", kweight="power of k", dk="1/A: sill of the window")
-    for name, text in texts.items():
-        invert.add_argument(f"--{name}", type=float, metavar="X", help=f"{text} (default: the file's)")
-    invert.add_argument("--e0", type=float, metavar="EV", help="edge energy of the data (default: the file's)")
-    invert.add_argument("--rbkg", type=float, metavar="A", help="of the background removal from mu(E) (default: the file's, or 1)")
-    invert.add_argument("--s02", type=_number_or_word, metavar="X|infer", help="S0^2, or the edge step of mu(E) (default: 1)")
-    invert.add_argument("--e0-shift", type=_number_or_word, metavar="EV|infer", help="E0 of the model minus E0 of the data (default: 0)")
-    invert.add_argument("--mean-square", type=_number_or_word, metavar="A2|infer", help="thermal sigma^2 of chi(k) (default: 0)")
-    invert.add_argument("--multiple", action="store_true", default=None, help="add multiple scattering to chi(k)")
-    invert.add_argument("--scattering", metavar="FILE", help="scattering tables from `glassjax exafs-table` (default: the shipped ones)")
-    invert.add_argument("--surrogate", metavar="NAME|FILE", help="of mu(E): a shipped surrogate, or a file from `glassjax train-surrogate`")
-    invert.add_argument("--group", metavar="LABEL", help="of an Athena project with several")
-    invert.add_argument("--kpower", type=int, metavar="N", help="of a file of k^N chi(k) that does not say so")
-    invert.add_argument("--energy-unit", choices=("eV", "keV"), help="of the file, where it is not said or wrong")
-
-
-def _number_or_word(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-class _Mapping(argparse.Action):
-    """Pairs as a dict."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, dict(values))
-
-
-def _isotope(text: str) -> tuple[str, object]:
-    """ "Ni=62Ni" or "H=0.36H+0.64D" as (element, isotope or mixture)."""
-    element, _, rest = text.partition("=")
-    found = [re.fullmatch(r"(\d*\.\d+|\d+(?=[HDT]$))?(\d*[A-Z][a-z]?)", part.strip()) for part in rest.split("+")]
-    if not element or not all(found):
-        raise argparse.ArgumentTypeError(f"got {text!r}; needs an element and its isotopes, such as Ni=62Ni or H=0.36H+0.64D")
-    if len(found) == 1 and found[0][1] is None:
-        return element, found[0][2]
-    return element, {m[2]: 1.0 if m[1] is None else float(m[1]) for m in found}
-
-
-def _interval(text: str) -> list[float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; needs two numbers such as 0,1.2") from None
-    return [low, high]
-
-
-def _columns(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; needs numbers such as 0,1 or 0,1,2") from None
-
-
 def _generate(commands) -> None:
-    generate = _command(commands, "generate", "structures from the prior alone")
+    generate = command(commands, "generate", "structures from the prior alone")
     generate.formatter_class = argparse.HelpFormatter
     _sampling(generate)
 
 
 def _train(commands) -> None:
-    train = _command(commands, "train", "train a prior on structures; writes PRIOR, its learning curve (.csv, .png) and a state to resume from")
+    train = command(commands, "train", "train a prior on structures; writes PRIOR, its learning curve (.csv, .png) and a state to resume from")
     train.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
     train.add_argument("--out", required=True, metavar="PRIOR", help="file, ending in .npz")
     train.add_argument("--minutes", type=float, default=30.0, help="wall time, all sessions together")
@@ -267,7 +204,7 @@ def _train(commands) -> None:
 
 
 def _melt_quench(commands) -> None:
-    melt = _command(commands, "melt-quench", "make training cells by molecular dynamics (needs the extra [md])")
+    melt = command(commands, "melt-quench", "make training cells by molecular dynamics (needs the extra [md])")
     melt.add_argument("composition", metavar="FORMULA", help="such as Si, SiO2, Cu50Zr50 or ZrNiAl")
     melt.add_argument("--density", type=float, required=True, metavar="G/CM3", help="mass density")
     melt.add_argument("--replicas", type=int, default=1, help="independent cells")
@@ -279,45 +216,14 @@ def _melt_quench(commands) -> None:
     melt.add_argument("--out", required=True, metavar="FILE", help="extended XYZ; a repeated command keeps what it holds and goes on")
 
 
-def _label(commands) -> None:
-    label = _command(commands, "label", "spectra of every site of structures by FEFF; writes LABELS and their mean (.csv)")
-    label.formatter_class = argparse.HelpFormatter
-    label.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
-    label.add_argument("--edge", required=True, metavar="EL:EDGE", help="absorber and edge, such as Si:K")
-    label.add_argument("--kind", choices=("exafs", "xanes"), default="exafs", help="xanes needs a FEFF of your own (default: exafs)")
-    label.add_argument("--reach", type=float, metavar="A", help="half the longest path, or the radius of full multiple scattering (default: 6)")
-    label.add_argument("--legs", type=int, help="of the longest path; 2 (default) is single scattering")
-    label.add_argument("--cluster", type=float, metavar="A", help="radius of the atoms given to FEFF (default: reach + 1.5)")
-    label.add_argument("--kmax", type=float, metavar="1/A", help="end of the curves (default: 20, or 8 of xanes)")
-    label.add_argument("--scf", type=float, metavar="A", help="radius of the self-consistent potential of xanes (default: 5)")
-    label.add_argument("--paths", action="store_true", help="keep the scattering paths of exafs")
-    label.add_argument("--feff", metavar="PATH", help="a FEFF executable (default: GLASSJAX_FEFF, or the FEFF8L of the extra [xas])")
-    label.add_argument("--workers", type=int, metavar="N", help="FEFFs at a time (default: one per processor)")
-    label.add_argument("--cache", metavar="DIR", help="finished sites, from which a repeated command continues (default: ~/.cache/glassjax/feff)")
-    label.add_argument("--out", metavar="LABELS", help="file, ending in .npz (default: EL_EDGE_KIND.npz); its mean goes beside it as .csv")
-
-
-def _exafs_table(commands) -> None:
-    table = _command(commands, "exafs-table", "scattering tables of a material from its structures, by FEFF8L (needs the extra [xas])")
-    table.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
-    table.add_argument("--edge", nargs="+", required=True, metavar="EL:EDGE", help="absorbers and edges, such as Si:K O:K")
-    table.add_argument("--sites", type=int, default=96, help="FEFF runs with single scattering per edge, spread over the structures")
-    table.add_argument("--reach", type=float, default=6.0, metavar="A", help="half length of single paths")
-    table.add_argument("--reach-multiple", type=float, default=5.0, metavar="A", help="half length of paths of three and four legs; 0 for none")
-    table.add_argument("--strain", type=float, default=0.03, help="structures also enter scaled by this share, up and down")
-    table.add_argument("--feff", metavar="PATH", help="a folder of FEFF8L's programs (default: that of the extra [xas])")
-    table.add_argument("--workers", type=int, metavar="N", help="FEFFs at a time (default: one per processor)")
-    table.add_argument("--out", default=".", metavar="DIR", help="folder for one file per edge")
-
-
 def _train_surrogate(commands) -> None:
     from glassjax.surrogates.command import add_arguments
 
-    add_arguments(_command(commands, "train-surrogate", "train a network that predicts site-resolved absorption spectra from structures"))
+    add_arguments(command(commands, "train-surrogate", "train a network that predicts site-resolved absorption spectra from structures"))
 
 
 def _spectra(commands) -> None:
-    spectra = _command(commands, "spectra", "curves of structures: columns x, mean and one per frame, and a picture beside the CSV")
+    spectra = command(commands, "spectra", "curves of structures: columns x, mean and one per frame, and a picture beside the CSV")
     spectra.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
     spectra.add_argument(
         "--function", nargs="+", choices=(*COMPUTED, *ABSORPTION), required=True, help="what to compute; several share one pair pass"
@@ -329,7 +235,7 @@ def _spectra(commands) -> None:
     spectra.add_argument("--qmax", type=float, metavar="1/A", help="last Q (default: 20); of functions of r, where they are terminated")
     spectra.add_argument("--points", type=int, help="number of points (default: 100 in r, 391 in Q, 181 angles)")
     spectra.add_argument("--width", type=float, metavar="A", help="Gaussian broadening in r (default: 0.15, or 0.07 when terminated)")
-    spectra.add_argument("--isotopes", nargs="+", type=_isotope, metavar="EL=...", help="such as Ni=62Ni or H=0.36H+0.64D, with neutron weights")
+    spectra.add_argument("--isotopes", nargs="+", type=isotope, metavar="EL=...", help="such as Ni=62Ni or H=0.36H+0.64D, with neutron weights")
     spectra.add_argument("--termination", choices=TERMINATIONS, help="of functions of r, at --qmax")
     spectra.add_argument("--qdamp", type=float, default=0.0, metavar="1/A", help="resolution in Q")
     spectra.add_argument("--qbroad", type=float, default=0.0, metavar="1/A", help="broadening with r")
@@ -352,20 +258,20 @@ def _spectra(commands) -> None:
 def _compare(commands) -> None:
     from glassjax.comparison_command import add_arguments
 
-    compare = _command(commands, "compare", "an ensemble against a reference: error, diversity and dED of every curve, and the local order of both")
+    compare = command(commands, "compare", "an ensemble against a reference: error, diversity and dED of every curve, and the local order of both")
     compare.formatter_class = argparse.HelpFormatter
     add_arguments(compare)
 
 
 def _identify(commands) -> None:
-    identify = _command(commands, "identify", "say which function a measured file holds, in which unit and on which scale")
+    identify = command(commands, "identify", "say which function a measured file holds, in which unit and on which scale")
     identify.add_argument("file", metavar="FILE", help="text file of columns, any layout")
     identify.add_argument("--composition", metavar="FORMULA", help="such as SiO2: checks the scale")
     identify.add_argument("--number-density", type=float, metavar="N/A3", help="atoms per cubic angstrom: checks the scale")
-    identify.add_argument("--columns", metavar="X,Y[,U]", type=_columns, help="which columns of the file, from 0")
+    identify.add_argument("--columns", metavar="X,Y[,U]", type=columns, help="which columns of the file, from 0")
 
 
 def _convert(commands) -> None:
-    convert = _command(commands, "convert", "structures from one format to another: extxyz, CIF, LAMMPS data, rmc6f")
+    convert = command(commands, "convert", "structures from one format to another: extxyz, CIF, LAMMPS data, rmc6f")
     convert.add_argument("structures", nargs="+", metavar="STRUCTURES", help="structure files, every frame of them")
     convert.add_argument("--out", required=True, metavar="FILE", help="its ending chooses the format: .extxyz, .cif, .data, .rmc6f")

@@ -38,7 +38,7 @@ plots
 inversion
 report
 commands
-inspection label_command tabulation comparison_command
+inspection label_command tabulation comparison_command arguments
 cli
 __main__
 """.split("\n")
