@@ -76,9 +76,8 @@ def train(options) -> int:
     wrong = [name for name in names if name != materials_priors.JOINT and name not in reference.MATERIALS]
     if wrong:
         raise ValueError(f"got {', '.join(wrong)}; needs some of {', '.join(reference.MATERIALS)}, {materials_priors.JOINT}; correct the names")
-    return materials_priors.train(
-        names, options.minutes, options.folder or materials_priors.PRIORS, options.batch, options.work or materials_priors.WORK
-    )
+    places = dict(folder=options.folder or materials_priors.PRIORS, work=options.work or materials_priors.WORK)
+    return materials_priors.train(names, options.minutes, batch=options.batch, fresh=options.fresh, **places)
 
 
 def table(options) -> int:

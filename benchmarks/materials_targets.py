@@ -58,12 +58,17 @@ def targets(method: str, condition: Condition, structures) -> list:
     return made
 
 
+def _own(method: str, condition: Condition, structures) -> list[list[np.ndarray]]:
+    """The curves that guide, of each structure by itself."""
+    return [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in structures]
+
+
 def fluctuating(method: str, condition: Condition, goals, free, replicas: int, larger: float = 1.0) -> list[list]:
     """The targets of each replica: those given, each moved by ``larger`` times what the curve of one of the ``free`` structures departs from their
     mean."""
     from glassjax._pytree import replace
 
-    curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in free]
+    curves = _own(method, condition, free)
     used = [curves[index % len(free)] for index in range(replicas)]
     means = [np.mean([one[k] for one in used], axis=0) for k in range(len(goals))]
     return [[replace(goal, data=goal.data + larger * (one[k] - means[k])) for k, goal in enumerate(goals)] for one in used]
@@ -75,8 +80,8 @@ def amplitude(method: str, condition: Condition, references, free) -> float:
     from glassjax.analysis.comparison import share_seen
 
     def spread(structures):
-        curves = [[np.asarray(goal.data) for goal in targets(method, condition, [one])] for one in structures]
-        return np.array([np.std(column, axis=0).mean() for column in zip(*curves, strict=True)]) / share_seen(len(structures))
+        columns = zip(*_own(method, condition, structures), strict=True)
+        return np.array([np.std(column, axis=0).mean() for column in columns]) / share_seen(len(structures))
 
     if min(len(references), len(free)) < 2:
         return 1.0

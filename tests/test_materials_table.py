@@ -347,6 +347,16 @@ def test_a_trained_prior_is_put_where_it_is_used(tmp_path, monkeypatch):
     assert priors.train(["silicon"], 1.0, folder, work=tmp_path / "work") == 2 and (folder / "silicon.npz").read_text() == "old"
 
 
+def test_train_passes_on_what_is_asked(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(priors, "train", lambda names, minutes, **options: asked.update(options, names=names, minutes=minutes) or 0)
+    where = ["--folder", str(tmp_path / "a"), "--work", str(tmp_path / "b")]
+    assert materials.main(["train", "--only", "carbon", "joint", "--minutes", "3", "--batch", "7", "--fresh", *where]) == 0
+    assert asked == dict(names=["carbon", "joint"], minutes=3.0, batch=7, fresh=True, folder=tmp_path / "a", work=tmp_path / "b")
+    assert materials.main(["train", "--only", "carbon"]) == 0
+    assert not asked["fresh"] and (asked["folder"], asked["work"]) == (priors.PRIORS, priors.WORK)
+
+
 def test_bad_input(tmp_path, capsys):
     assert materials.main(["table", "--only", "germanium", "--results", str(tmp_path / "r.json")]) == 2
     assert "got materials germanium" in capsys.readouterr().err
