@@ -144,7 +144,7 @@ TRAINING = {
     for i, (name, label) in enumerate(TRAINED_AT.items())
 }
 SNAPSHOTS = 6  # frames of every training cell, 1 ps apart: with one a prior learns thermal displacements by heart
-TRAINING_CELLS = {"silicon": 8, "carbon": 16, "silica": 8, "cu-zr": 5, "zr-ni-al": 5}
+TRAINING_CELLS = {"silicon": 8, "carbon": 16, "silica": 8, "cu-zr": 8, "zr-ni-al": 8}
 
 
 def conditions(only=None) -> list[Condition]:
@@ -159,15 +159,12 @@ def cells(only=None) -> list[tuple[Condition, int]]:
     """(condition, replica) in the order in which they are made.
 
     Every condition gets its first ``FEWEST`` replicas before any gets more; within that lower tiers come first (the slowest silica last), and within
-    a tier replica 0 of every condition comes before replica 1. Half of the training cells come before all, the others after the first four.
+    a tier replica 0 of every condition comes before replica 1. The training cells come before all.
     """
     names = [name for name in MATERIALS if only is None or name in only]
     training = sorted(((TRAINING[name], i) for name in names for i in range(TRAINING_CELLS[name])), key=lambda pair: pair[1])
-    early = [(c, i) for c, i in training if 2 * i < TRAINING_CELLS[c.material]]
     pairs = [(condition, replica) for condition in conditions(only) for replica in range(REPLICAS)]
-    ordered = sorted(pairs, key=lambda pair: (pair[1] >= FEWEST, pair[0].tier, pair[1]))
-    first = FEWEST * len(conditions(only))
-    return early + ordered[:first] + [pair for pair in training if pair not in early] + ordered[first:]
+    return training + sorted(pairs, key=lambda pair: (pair[1] >= FEWEST, pair[0].tier, pair[1]))
 
 
 def complete(condition: Condition, path: Path) -> bool:

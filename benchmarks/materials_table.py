@@ -10,13 +10,13 @@ Methods:
     gradient               descent on the misfit of g(r), no prior
     published              the paper's guidance on g(r): its normalised gradient, its two stages, with the network of a prior given
 
-One rule for all materials: ``RULE``, the default protocol of ``glassjax.invert``; priors are trained at one condition each. What led to it was
-tried where the priors were trained (silicon and carbon at 2.5 g/cm3, 8 replicas against 4): see ``benchmarks/materials_tried.md``. A guided replica
-follows the mean curve plus what the curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few
-hundred atoms fluctuates about the curve of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to
-zero, and are made larger by what the prior's own replicas vary less than the reference's at the condition of its training
-(`materials_targets.amplitude`). So the diversity of the curve that guides, and of those that follow from it, is put in; whether an ensemble has
-collapsed is judged by angles, partials and absorption. ``--one-curve`` does without.
+One rule for all materials: the default protocol of ``glassjax.invert``, and more strength where that is far from the data (`materials_sampling`);
+priors are trained at one condition each. What led to it: ``benchmarks/materials_tried.md``. A guided replica follows the mean curve plus what the
+curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few hundred atoms fluctuates about the curve
+of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to zero, and are made larger by what the prior's
+own replicas vary less than the reference's at the condition of its training (`materials_targets.amplitude`). So the diversity of the curve that
+guides, and of those that follow from it, is put in; whether an ensemble has collapsed is judged by angles, partials and absorption. ``--one-curve``
+does without.
 
 Seconds are per structure: of glassjax without compilation (``compilation``) and without the prior's own ensemble (``seconds_free``, made once per
 condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start.
@@ -25,7 +25,6 @@ condition); of "gradient" and "published" with compilation; of reverse Monte Car
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 import zlib
@@ -36,11 +35,11 @@ import materials_pack
 import materials_reference as reference
 import numpy as np
 from materials_reference import Condition
-from materials_targets import SURROGATES, amplitude, fluctuating, r_factors, structures_of, targets
+from materials_sampling import ruled, sampled, usual
+from materials_targets import SURROGATES, amplitude, structures_of, targets
 
 import glassjax
 
-RULE = glassjax.protocol("default")  # of every ensemble by glassjax
 MADE = 1  # version of what the rule does not say (corrections, cutoffs of bonds): ensembles of others are made again
 VERSION = 4  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
@@ -49,36 +48,6 @@ RMC = ("rmc-random", "rmc-liquid")
 JOINT = {"joint": "prior", "joint-g": "g"}  # by the joint prior
 METHODS = ("prior", *GUIDED, *JOINT, *RMC, "gradient", "published")
 RULED = ("prior", *GUIDED, *JOINT)  # made by the rule
-
-
-def sampled(method: str, condition: Condition, frames, *, prior, replicas: int, seed: int, steps: int | None = None, free=None, larger: float = 1.0):
-    """(structures, facts) of one ensemble by glassjax: the prior alone or guided; with ``free`` structures (an ensemble of the prior alone)
-    each replica by targets that fluctuate as those do, ``larger`` times."""
-    import concurrent.futures
-
-    from glassjax.segments import cores
-
-    structures = structures_of(frames)
-    common = dict(symbols=list(condition.symbols), number_density=float(glassjax.number_density(structures[0])), prior=prior, seed=seed)
-    common["plan"] = glassjax.protocol(RULE, **{} if steps is None else dict(steps=steps))
-    goals = [] if method == "prior" else targets(method, condition, structures)
-    begun = time.monotonic()
-    if not goals:
-        results = [glassjax.generate(**common, replicas=replicas)]
-    elif free is None:
-        results = [glassjax.invert(goals, **common, replicas=replicas)]
-    else:
-        own = fluctuating(method, condition, goals, free, replicas, larger)
-        first = glassjax.invert(own[0], **common, replicas=[0])  # compiles for all
-        with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-            results = [first, *pool.map(lambda i: glassjax.invert(own[i], **common, replicas=[i]), range(1, replicas))]
-    wall, compilation = time.monotonic() - begun, results[0].ensemble.seconds["compilation"] or 0.0
-    kept = [one for result in results for one in result.structures]
-    facts = dict(seconds=(wall - compilation) / replicas, compilation=compilation)
-    facts |= dict(cores=cores(), seconds_per_step=facts["seconds"] / results[0].ensemble.seconds["steps"], diverged=replicas - len(kept))
-    if not kept:
-        raise RuntimeError(f"all replicas of {condition.material} {condition.label} by {method} diverged; look at the prior with `glassjax generate`")
-    return kept, facts | dict(r_factor=r_factors(goals, kept) if goals else None)
 
 
 def make(
@@ -98,7 +67,7 @@ def make(
     """Make one ensemble unless ``out`` holds it, as `ensemble_file` and its facts beside it; the facts.
 
     One of fewer replicas, another prior, another rule or, where it is guided, other reference cells than asked for now is made again.
-    ``trained``: condition and reference cells of the prior's training, to which fluctuations are adjusted.
+    ``trained``: condition and reference cells of the prior's training, to which fluctuations are adjusted and by which a fit is judged.
     """
     from glassjax.archive import write_whole
     from glassjax.io.atoms import to_atoms
@@ -106,7 +75,7 @@ def make(
     cells, plain = ensemble_file(out, condition.material, method, condition.label), JOINT.get(method, method)
     record = cells.with_name(f"{condition.label}.json")
     asked = dict(made=MADE, density=condition.density, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
-    asked |= dict(fluctuate=fluctuate, trained=_marks(trained[1]) if fluctuate and trained else None) if plain in GUIDED else {}
+    asked |= dict(fluctuate=fluctuate, trained=_marks(trained[1]) if trained else None) if plain in GUIDED else {}
     asked |= dict(plan=ruled(plain)) if method in RULED else {}
     asked |= (dict(reference=_marks(frames)) if plain != "prior" else {}) | limits
     if record.exists() and cells.exists():
@@ -114,13 +83,15 @@ def make(
         if known["asked"] | dict(replicas=replicas) == asked | dict(replicas=replicas) and known["asked"]["replicas"] >= replicas:
             return known
     asked["replicas"] = replicas
-    free, larger = None, 1.0
+    free, larger, near = None, 1.0, None
 
     def unguided(condition, frames):
         name = "joint" if method in JOINT else "prior"
         facts = make(name, condition, frames, out, prior=prior, replicas=replicas, seed=seed, steps=steps)
         return facts, structures_of(materials_pack.read(ensemble_file(out, condition.material, name, condition.label)))
 
+    if plain in GUIDED and trained is not None:
+        near = usual(plain, trained[0], structures_of(trained[1]))
     if plain in GUIDED and fluctuate:
         if trained is not None:
             larger = amplitude(plain, trained[0], structures_of(trained[1]), unguided(*trained)[1])
@@ -128,7 +99,7 @@ def make(
     begun = time.monotonic()
     if method in RULED:
         how = dict(prior=prior, replicas=replicas, seed=seed + (0 if free is None else OTHER_SEED), steps=steps)
-        structures, facts = sampled(plain, condition, frames, **how, free=free, larger=larger)
+        structures, facts = sampled(plain, condition, frames, **how, free=free, larger=larger, near=near)
         facts |= {} if free is None else dict(seconds_free=alone["seconds"], amplitude=round(larger, 3))
     else:
         structures, facts = _baseline(method, condition, frames, prior=prior, replicas=replicas, seed=seed, **limits)
@@ -152,12 +123,6 @@ def _marks(frames) -> list[str]:
 def ensemble_file(folder: Path, material: str, method: str, label: str) -> Path:
     """Where the structures of one ensemble are."""
     return folder / material / method / f"{label}.extxyz.gz"
-
-
-def ruled(plain: str) -> dict:
-    """What of the rule bears on a method: of the unguided prior nothing that only guides."""
-    skip = ("strength", "method", "prior_width", "density_gain", "density_window") if plain == "prior" else ()
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(RULE).items() if key not in skip}
 
 
 def _mark(prior) -> str:

@@ -25,7 +25,7 @@ _NAMES = {
     "surrogates.surrogate": "Surrogate load_surrogate shipped_surrogates",
     "surrogates.observable": "spectrum",
     "surrogates.training": "train_surrogate",
-    "conversions": "convert mean_square_of termination_window to_real_space to_reciprocal",
+    "conversions": "closest_approach convert mean_square_of termination_window to_real_space to_reciprocal",
     "artefacts": "estimate_noise find_artefacts",
     "nuisance": "Density Nuisance",
     "targets": "Target chi_squared r_factor residual target",

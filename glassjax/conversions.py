@@ -13,7 +13,17 @@ import numpy as np
 
 from glassjax import elements
 
-__all__ = ["convert", "fwhm_of", "mean_square_of", "self_square_of", "termination_window", "to_real_space", "to_reciprocal", "width_of"]
+__all__ = [
+    "closest_approach",
+    "convert",
+    "fwhm_of",
+    "mean_square_of",
+    "self_square_of",
+    "termination_window",
+    "to_real_space",
+    "to_reciprocal",
+    "width_of",
+]
 
 
 class _Form(NamedTuple):
@@ -297,3 +307,27 @@ def fwhm_of(qmax: float, window: str) -> float:
 def width_of(qmax: float, window: str) -> float:
     """Standard deviation (A) of the Gaussian with the width of `fwhm_of`: FWHM / (2 sqrt(2 ln 2))."""
     return fwhm_of(qmax, window) / (2 * np.sqrt(2 * np.log(2)))
+
+
+def closest_approach(r, g, *, level: float = 0.05) -> float:
+    """The r (A) at which g(r) first reaches ``level``: nearer than that there are no atoms, whatever the elements.
+
+    Meant as ``minimum_distance`` of what is modelled, as reverse Monte Carlo takes its cut-offs from the data. Data of limited resolution rise a
+    little before the shortest distance (0.15 A for a g(r) broadened by 0.1 A or so), so the result is on the safe side of it.
+
+    Args:
+      r: [m] A, ascending.
+      g: [m] total g(r) whose weights are all positive (X-rays, or elements of positive scattering length), 0 at small r.
+      level: where the rise is taken to begin; above the ripples of a Fourier transform.
+
+    Raises:
+      ValueError: data that begin at ``level`` or above it, or never reach it: then they do not tell.
+    """
+    r, g = _curve(r, g, "g")
+    above = g >= level
+    if above[0] or not above.any():
+        got = f"g = {g[0]:.3g} at the first r, {r[0]:.3g} A" if above[0] else f"no g of {level} or more"
+        raise ValueError(
+            f"got {got}; needs a g(r) that begins below {level} and rises to it; pass data from smaller r on, or give the distance itself"
+        )
+    return float(r[np.argmax(above)])

@@ -12,6 +12,7 @@ from glassjax.inference import factors, infer
 from glassjax.neighbors import NeighborSpec, build, grow, neighbor_spec
 from glassjax.nuisance import Density
 from glassjax.observables import histogram
+from glassjax.observables.coordination import lengths
 from glassjax.observables.jacobian import PairRows, pair_rows
 from glassjax.observables.pair import PairObservable
 from glassjax.structure import Structure, pair_matrix
@@ -239,6 +240,9 @@ def posterior(
     )
 
 
+REACH = 0.2  # A, beyond the minimum distance: who may come too close while others part
+
+
 @frozen
 class KeepApart:
     """See `keep_apart`."""
@@ -247,6 +251,7 @@ class KeepApart:
     limits: jax.Array
     fade: jax.Array
     reach: float = static()
+    rounds: int = static()
     spec: NeighborSpec | None = static(default=None)
 
     def fit(self, structure: Structure) -> KeepApart:
@@ -263,23 +268,39 @@ class KeepApart:
         spec = neighbor_spec(structure, self.reach) if self.spec is None else self.spec
         graph = build(replace(structure, positions=structure.positions + sigma**2 * score), spec)
         species = jnp.maximum(structure.species, 0)
-        overlap = jnp.maximum(self.limits[species[:, None], species[graph.neighbors]] - graph.distances, 0.0) * graph.mask
-        unit = graph.displacements / jnp.maximum(graph.distances, 1e-3)[..., None]
-        apart = -0.5 * jnp.sum(overlap[..., None] * unit, axis=1)
+        limits = self.limits[species[:, None], species[graph.neighbors]]
+
+        def part(_, moved):
+            between = graph.displacements + moved[graph.neighbors] - moved[:, None]
+            distances = lengths(between)
+            overlap = jnp.maximum(limits - distances, 0.0) * graph.mask
+            return moved - 0.5 * jnp.sum((overlap / jnp.maximum(distances, 1e-3))[..., None] * between, axis=1)
+
+        apart = jax.lax.fori_loop(0, self.rounds, part, jnp.zeros_like(score))
         weight = 1.0 / (1.0 + (sigma / self.fade) ** 4)
         return score + weight * apart / sigma**2, info | {"needed_contacts": graph.needed}
 
 
-def keep_apart(score, minimum_distance, elements, *, fade: float = 0.4) -> KeepApart:
+def keep_apart(score, minimum_distance, elements, *, fade: float = 0.4, rounds: int = 6) -> KeepApart:
     """A score that parts atoms whose denoised estimates overlap: each of a pair at r < d_min moves by (d_min - r) / 2.
 
-    Adds  -(1 / sigma^2) w(sigma) sum_j (d_min - r_ij)_+ / 2 u_ij  with w = 1 / (1 + (sigma / fade)^4): estimates at high noise are means, not atoms.
+    Adds  w(sigma) d_i / sigma^2, where d_i = -sum_j (d_min - r_ij)_+ / 2 u_ij is added up over ``rounds``, each with the distances that the one
+    before it left (one round parts a pair; who has several neighbours too close is pushed from one to the other), w = 1 / (1 + (sigma / fade)^4):
+    estimates at high noise are means, not atoms.
 
     Args:
       score: the score to restrain.
       minimum_distance: A, one number or a mapping of element pairs.
       elements: species order of the structures.
       fade: A.
+      rounds: of pushing apart, at least 1.
+
+    Raises:
+      ValueError: no round, or elements that are not there.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; needs at least 1")
     limits = pair_matrix(minimum_distance, elements)
-    return KeepApart(score=score, limits=jnp.asarray(limits, jnp.float32), fade=jnp.float32(fade), reach=float(max(limits.max(), 0.1)))
+    return KeepApart(
+        score=score, limits=jnp.asarray(limits, jnp.float32), fade=jnp.float32(fade), reach=float(max(limits.max(), 0.1)) + REACH, rounds=int(rounds)
+    )

@@ -222,3 +222,18 @@ def test_silicon_of_laaziri(data_folder):
     assert 3.72 <= 4 * np.pi * 0.0489 * np.trapezoid((r**2 * g)[first_peak], r[first_peak]) <= 3.82
     second = r > 3.3
     assert 3.74 <= r[second][np.argmax(g[second])] <= 3.82
+
+
+def test_closest_approach_of_a_crystal():
+    """Diamond's nearest neighbours are at a sqrt(3) / 4; a g(r) broadened by 0.1 A rises less than 0.3 A before."""
+    import ase.build
+
+    import glassjax
+
+    r, cell = np.arange(0.5, 6.0, 0.02), glassjax.from_atoms(ase.build.bulk("Si", "diamond", a=5.431, cubic=True))
+    g = np.asarray(glassjax.pair_distribution(r, ["Si"], width=0.1).fit(cell)(cell))
+    nearest = 5.431 * np.sqrt(3) / 4
+    assert nearest - 0.35 < cv.closest_approach(r, g) < cv.closest_approach(r, g, level=1.0) < nearest
+    for x, y in ((r[r > 2.3], g[r > 2.3]), (r[r < 1.5], g[r < 1.5])):
+        with pytest.raises(ValueError, match="begins below 0.05"):
+            cv.closest_approach(x, y)

@@ -56,8 +56,8 @@ def test_ratios_are_all_of_one_to_three():
 def test_order_of_work():
     order = reference.cells()
     assert len(order) == 45 * reference.REPLICAS + sum(reference.TRAINING_CELLS.values())
-    # half of the cells to train on come first, the others after the first four of everything
-    early = sum(-(-number // 2) for number in reference.TRAINING_CELLS.values())
+    # the cells to train on come first
+    early = sum(reference.TRAINING_CELLS.values())
     assert {c.label for c, _ in order[:early]} == {"training"} and (order[early][0].label, order[early][1]) == ("1.5", 0)
     assert [c.label for c, _ in order].count("training") == sum(reference.TRAINING_CELLS.values())
     order = [(c, replica) for c, replica in order if c.label != "training"]

@@ -16,6 +16,7 @@ import materials_figures as figures  # noqa: E402
 import materials_pack as packing  # noqa: E402
 import materials_priors as priors  # noqa: E402
 import materials_reference as reference  # noqa: E402
+import materials_sampling as sampling  # noqa: E402
 import materials_table as table  # noqa: E402
 import materials_verdicts as verdicts  # noqa: E402
 import tiny  # noqa: E402
@@ -63,7 +64,7 @@ def test_target_of_a_structure_is_met_by_it(method, frames):
     goal = table.targets(method, SMALL, [structure])[0].fit(structure)
     model, data = np.asarray(goal.model(goal.observable(structure))), np.asarray(goal.data)
     assert np.abs(model - data).mean() < 2e-3 * np.abs(data).max()
-    assert table.r_factors([goal], [structure])[0] < 0.01
+    assert sampling.r_factors([goal], [structure])[0] < 0.01
 
 
 def test_xanes_of_carbon_guides_and_is_compared():
@@ -71,7 +72,7 @@ def test_xanes_of_carbon_guides_and_is_compared():
     frame = to_atoms(random_packing(0, list(few.symbols), number_density=0.125, minimum_distance=1.4))
     (structure,) = table.structures_of([frame])
     goal = table.targets("XANES", few, [structure])[0].fit(structure)
-    assert goal.observable.function == "mu(E)" and table.r_factors([goal], [structure])[0] < 0.005
+    assert goal.observable.function == "mu(E)" and sampling.r_factors([goal], [structure])[0] < 0.005
     assert "XANES" in table.modalities_of("carbon") and "XANES" not in table.modalities_of("silicon")
     with pytest.raises(ValueError, match="got XANES of silicon; needs a surrogate, which carbon has"):
         table.targets("XANES", SMALL, [structure])
@@ -97,7 +98,7 @@ def test_targets_of_two_elements(method):
 def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, tmp_path, monkeypatch):
     calls, largest = [], []
 
-    def sampled(method, condition, frames, *, prior, replicas, seed, steps, free, larger=1.0):
+    def sampled(method, condition, frames, *, prior, replicas, seed, steps, free, larger=1.0, near=None):
         calls.append((method, replicas))
         largest.append(larger)
         return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
@@ -116,7 +117,7 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     assert len(packing.read(table.ensemble_file(tmp_path, "silicon", "g", "2.5"))) == 3 and len(calls) == 4
     # the prior alone knows nothing of the reference; another rule of guidance does not concern it
     table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
-    monkeypatch.setattr(table, "RULE", glassjax.protocol(table.RULE, strength=3.0))
+    monkeypatch.setattr(sampling, "RULE", glassjax.protocol(sampling.RULE, strength=3.0))
     table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
     table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
     assert calls[4:] == [("g", 3)]
@@ -126,6 +127,7 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     other = [frame.copy() for frame in frames]
     other[0].positions[0] += 0.01
     monkeypatch.setattr(table, "amplitude", lambda *_: 1.7)
+    monkeypatch.setattr(table, "usual", lambda *_: [0.5])
     for cells in (frames, other):
         facts = table.make("g", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, cells), **common | dict(fluctuate=True))
         assert facts["amplitude"] == 1.7 and largest[-1] == 1.7
@@ -140,13 +142,53 @@ def test_guided_ensemble_is_sampled_and_timed(frames, prior, fluctuating):
     assert len(facts["r_factor"]) == 1
 
 
+def test_what_does_not_fit_is_made_again_with_more_strength(frames, monkeypatch):
+    """Until R is no more than twice what is usual; the best counts, with the time of all; then atoms come no nearer than g(r) says."""
+    asked, found = [], {1.0: 0.9, 4.0: 0.5, 16.0: 0.7}
+
+    def timed(condition, method, replicas, work):
+        return work(), dict(seconds=1.0, seconds_per_step=0.1, compilation=2.0)
+
+    def each(own, how):
+        asked.append(how)
+        return [how["plan"].strength]
+
+    monkeypatch.setattr(sampling, "_timed", timed)
+    monkeypatch.setattr(sampling, "_each", each)
+    monkeypatch.setattr(sampling, "r_factors", lambda goals, made: [found[made[0]]])
+    common = dict(prior="silicon", replicas=2, seed=0)
+    made, facts = table.sampled("g", SMALL, frames, **common, near=[0.3])
+    assert made == [4.0] and facts["strength"] == 4.0 and facts["seconds"] == 2.0 and len(asked) == 2
+    made, facts = table.sampled("g", SMALL, frames, **common, near=[0.2])
+    assert made == [4.0] and facts["seconds"] == 3.0 and facts["compilation"] == 6.0 and facts["r_factor"] == [0.5]
+    asked.clear()
+    for near in (None, [0.45]):
+        assert table.sampled("g", SMALL, frames, **common, near=near)[0] == [1.0]
+    assert "minimum_distance" not in asked[0] and len(asked) == 2
+    # the cells are packed with 2.1 A between atoms; the prior's own distance is 2.0 A
+    goal = table.targets("g", SMALL, table.structures_of(frames))[0]
+    near = sampling.nearest(goal, "silicon")["Si", "Si"]
+    assert near == glassjax.minimum_distances(("Si",))["Si", "Si"] or 2.0 < near <= 2.2
+    shifted = types.SimpleNamespace(observable=types.SimpleNamespace(x=goal.observable.x + 1.0, elements=("Si",)), data=goal.data)
+    assert sampling.nearest(shifted, "silicon")["Si", "Si"] == pytest.approx(1.0 + glassjax.closest_approach(goal.observable.x, goal.data))
+    assert sampling.far([0.2, 0.6], [0.1, 0.2]) == pytest.approx(2.5)
+
+
+def test_what_is_usual_is_the_spread_of_the_cells(frames):
+    structures = table.structures_of(frames)
+    goal = table.targets("g", SMALL, structures)[0]
+    own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in structures]
+    expected = np.mean([np.sqrt(np.sum((one - goal.data) ** 2) / np.sum((goal.data - 1) ** 2)) for one in own])
+    assert sampling.usual("g", SMALL, structures) == pytest.approx([expected], rel=1e-3)
+
+
 def test_targets_fluctuate_about_the_mean(frames):
     """Each replica's own curve is that of a structure of the prior, moved so that their mean is the data."""
     free = table.structures_of(frames)
     goals = table.targets("g", SMALL, free[:2])
-    odd = table.fluctuating("g", SMALL, goals, free[:2], 3)
+    odd = sampling.fluctuating("g", SMALL, goals, free[:2], 3)
     np.testing.assert_allclose(np.mean([m[0].data for m in odd], axis=0), goals[0].data, atol=1e-5)
-    moved = table.fluctuating("g", SMALL, goals, free, 4)
+    moved = sampling.fluctuating("g", SMALL, goals, free, 4)
     own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in free]
     np.testing.assert_allclose(np.mean([m[0].data for m in moved], axis=0), goals[0].data, atol=1e-5)
     np.testing.assert_allclose(moved[1][0].data - moved[3][0].data, own[1] - own[3], atol=1e-5)
@@ -156,7 +198,7 @@ def test_targets_fluctuate_about_the_mean(frames):
 def test_fluctuations_are_made_as_large_as_those_of_the_reference(frames, monkeypatch):
     """At the condition of the training, without the bias of few replicas, by a factor of 1 to 2."""
     goals = table.targets("g", SMALL, table.structures_of(frames))
-    once, twice = (table.fluctuating("g", SMALL, goals, table.structures_of(frames), 4, factor) for factor in (1.0, 2.0))
+    once, twice = (sampling.fluctuating("g", SMALL, goals, table.structures_of(frames), 4, factor) for factor in (1.0, 2.0))
     np.testing.assert_allclose(twice[1][0].data - goals[0].data, 2 * (once[1][0].data - goals[0].data), atol=1e-5)
     monkeypatch.setattr("materials_targets.targets", lambda method, condition, some: [types.SimpleNamespace(data=np.array([some[0], 7.0]))])
     assert table.amplitude("g", SMALL, [1.0, -2.0, 4.0], [2.0, -4.0, 8.0]) == 1.0  # never less

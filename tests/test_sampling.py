@@ -465,6 +465,18 @@ def test_keep_apart_parts_overlapping_estimates(x64):
     np.testing.assert_allclose(faded(s, jnp.float64(0.3))[0][0, 2], -0.4 / 0.09 / (1 + 3.0**4), rtol=1e-5)
 
 
+def test_keep_apart_parts_a_crowd(x64):
+    """An atom between two others that are each too close: one round leaves the overlaps of the first two, several rounds part them all."""
+    s = st.structure([[4.0, 5, 5], [5.3, 5, 5], [6.7, 5, 5], [5.0, 6.2, 5]], np.diag([12.0] * 3), ["Si"] * 4, ELEMENTS)
+    ends = []
+    for rounds in (1, 6, 40):
+        score = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), 2.0, ELEMENTS, fade=1e6, rounds=rounds).fit(s)
+        ends.append(shortest(sm.reverse_sde().step(jax.random.key(0), s, score, jnp.float64(0.05), jnp.float64(0.0))[0]))
+    assert ends[0] < ends[1] - 0.05 and ends[1] > 1.9 and ends[2] == pytest.approx(2.0, abs=0.01)
+    with pytest.raises(ValueError, match="rounds is 0"):
+        guidance.keep_apart(Repulsion(), 2.0, ELEMENTS, rounds=0)
+
+
 def test_veto_keeps_pairs_apart(x64):
     """Noise that would bring atoms together is refused, per pair of species; without the veto it does."""
     s = mixture(minimum_distance=1.5)
