@@ -86,8 +86,8 @@ def _descend(structure: Structure, state, targets, apart, rates):
 def gradient_only(condition: Condition, target, *, steps: int = 2000, rate: float = 0.05, seed: int = 0, minimum_distances: Distances | None = None):
     """Descend the misfit sum_k ((y_k - F_k(x)) / u_k)^2 / 2 of one or several targets from a random packing with Adam, without a prior.
 
-    The rate falls from ``rate`` to 0 as a half cosine. After every step pairs nearer than the minimum distance d move apart by d - r
-    (`glassjax.keep_apart` around a score of zero), so the limits hold but for what the last step did. No noise: one start, one structure.
+    The rate falls from ``rate`` to 0 as a half cosine. After every step `glassjax.keep_apart` around a score of zero moves pairs nearer than
+    the minimum distance apart, so the limits hold but for what the last step did. No noise: one start, one structure.
 
     Args:
       condition: symbols and density.

@@ -40,7 +40,7 @@ from materials_targets import SURROGATES, amplitude, structures_of, targets
 
 import glassjax
 
-MADE = 2  # version of what the rule does not say (2: overlaps are parted in rounds; cutoffs of bonds): `make` makes ensembles of others again
+MADE = 3  # version of what the rule does not say (3: noise of the corrections; cutoffs of bonds): ensembles of others are made again
 VERSION = 4  # of the metrics: rows of others are computed again
 OTHER_SEED = 700_000  # of guided replicas, so that their noise is not that of the prior's own
 GUIDED = ("g", "XRD", "ND", "ADF", "EXAFS", "XANES")

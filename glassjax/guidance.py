@@ -240,7 +240,7 @@ def posterior(
     )
 
 
-REACH = 0.2  # A, beyond the minimum distance: who may come too close while others part
+REACH = 0.4  # A, beyond the longest minimum distance: who may come too close while others part
 
 
 @frozen
@@ -284,9 +284,10 @@ class KeepApart:
 def keep_apart(score, minimum_distance, elements, *, fade: float = 0.4, rounds: int = 6) -> KeepApart:
     """A score that parts atoms whose denoised estimates overlap: each of a pair at r < d_min moves by (d_min - r) / 2.
 
-    Adds  w(sigma) d_i / sigma^2, where d_i = -sum_j (d_min - r_ij)_+ / 2 u_ij is added up over ``rounds``, each with the distances that the one
-    before it left (one round parts a pair; who has several neighbours too close is pushed from one to the other), w = 1 / (1 + (sigma / fade)^4):
-    estimates at high noise are means, not atoms.
+    Adds  w(sigma) d_i / sigma^2. Starting from d = 0, each of ``rounds`` rounds adds -sum_j (d_min - r_ij)_+ / 2 u_ij to d_i, with the distance r_ij
+    and the unit vector u_ij from i to j taken at the estimate + d: one round parts a pair, and who has several neighbours too close is pushed from
+    one to the other. Neighbours are listed once, out to 0.4 A beyond the longest d_min. w = 1 / (1 + (sigma / fade)^4): estimates at high noise
+    are means, not atoms.
 
     Args:
       score: the score to restrain.
@@ -298,8 +299,8 @@ def keep_apart(score, minimum_distance, elements, *, fade: float = 0.4, rounds: 
     Raises:
       ValueError: no round, or elements that are not there.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; needs at least 1")
+    if int(rounds) != rounds or rounds < 1:
+        raise ValueError(f"rounds is {rounds}; needs a whole number of at least 1")
     limits = pair_matrix(minimum_distance, elements)
     return KeepApart(
         score=score, limits=jnp.asarray(limits, jnp.float32), fade=jnp.float32(fade), reach=float(max(limits.max(), 0.1)) + REACH, rounds=int(rounds)

@@ -55,11 +55,11 @@ class Protocol:
     name: str = "default"
     sampler: str = "reverse-sde"
     ancestral: bool = True
-    corrections: int = 4
+    corrections: int = 10
     correction_size: float = 1.0
     correction_window: tuple[float, float] = (0.08, 0.8)
     ladder: str = "geometric"
-    steps: int = 200
+    steps: int = 100
     sigma_max: float = 1.6
     sigma_min: float = 0.03
     finish: bool = True

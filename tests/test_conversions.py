@@ -234,6 +234,11 @@ def test_closest_approach_of_a_crystal():
     g = np.asarray(glassjax.pair_distribution(r, ["Si"], width=0.1).fit(cell)(cell))
     nearest = 5.431 * np.sqrt(3) / 4
     assert nearest - 0.35 < cv.closest_approach(r, g) < cv.closest_approach(r, g, level=1.0) < nearest
-    for x, y in ((r[r > 2.3], g[r > 2.3]), (r[r < 1.5], g[r < 1.5])):
-        with pytest.raises(ValueError, match="begins below 0.05"):
-            cv.closest_approach(x, y)
+    assert cv.closest_approach([1.0, 2.0, 3.0], [0.0, 0.0, 0.2]) == pytest.approx(2.25)
+    for x, y, level, message in (
+        (r[r > 2.3], g[r > 2.3], 0.05, "begins below 0.05"),
+        (r[r < 1.5], g[r < 1.5], 0.05, "rises to 0.05"),
+        (r, g, 0.0, "level = 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cv.closest_approach(x, y, level=level)

@@ -117,7 +117,7 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     assert len(packing.read(table.ensemble_file(tmp_path, "silicon", "g", "2.5"))) == 3 and len(calls) == 4
     # the prior alone knows nothing of the reference; another rule of guidance does not concern it
     table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
-    monkeypatch.setattr(sampling, "RULE", glassjax.protocol(sampling.RULE, strength=3.0))
+    monkeypatch.setattr(sampling, "RULE", glassjax.protocol(sampling.RULE, strength=3.0))  # which multiplies the strengths
     table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
     table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
     assert calls[4:] == [("g", 3)]
@@ -146,29 +146,48 @@ def test_what_does_not_fit_is_made_again_with_more_strength(frames, monkeypatch)
     """Until R is no more than twice what is usual; the best counts, with the time of all; then atoms come no nearer than g(r) says."""
     asked, found = [], {1.0: 0.9, 4.0: 0.5, 16.0: 0.7}
 
-    def timed(condition, method, replicas, work):
-        return work(), dict(seconds=1.0, seconds_per_step=0.1, compilation=2.0)
+    lost = {}
 
-    def each(own, how):
+    def timed(condition, method, replicas, work):
+        return work(), dict(seconds=1.0, seconds_per_step=0.1, compilation=2.0, diverged=lost.get(asked[-1]["plan"].strength, 0))
+
+    def guided(goals, own, replicas, how):
         asked.append(how)
+        if lost.get(how["plan"].strength) == "all":
+            raise RuntimeError("all replicas diverged")
         return [how["plan"].strength]
 
     monkeypatch.setattr(sampling, "_timed", timed)
-    monkeypatch.setattr(sampling, "_each", each)
+    monkeypatch.setattr(sampling, "_guided", guided)
     monkeypatch.setattr(sampling, "r_factors", lambda goals, made: [found[made[0]]])
     common = dict(prior="silicon", replicas=2, seed=0)
     made, facts = table.sampled("g", SMALL, frames, **common, near=[0.3])
     assert made == [4.0] and facts["strength"] == 4.0 and facts["seconds"] == 2.0 and len(asked) == 2
     made, facts = table.sampled("g", SMALL, frames, **common, near=[0.2])
     assert made == [4.0] and facts["seconds"] == 3.0 and facts["compilation"] == 6.0 and facts["r_factor"] == [0.5]
+    assert [("minimum_distance" in how) for how in asked[-3:]] == [False, True, True] and facts["usual"] == [0.2]
+    assert [one["strength"] for one in facts["tries"]] == [1.0, 4.0, 16.0] and facts["seconds_per_step"] == pytest.approx(0.3)
+    # a stronger one that loses replicas or fails does not count, and costs nothing that is there
+    lost[4.0] = 1
+    assert table.sampled("g", SMALL, frames, **common, near=[0.2])[0] == [16.0]
+    lost[16.0] = "all"
+    made, facts = table.sampled("g", SMALL, frames, **common, near=[0.2])
+    assert made == [1.0] and "diverged" in facts["tries"][2]["failed"] and facts["r_factor"] == [0.9]
+    lost[1.0] = "all"
+    with pytest.raises(RuntimeError, match="diverged"):
+        table.sampled("g", SMALL, frames, **common, near=[0.2])
+    lost.clear()
+    # other curves do not say how near atoms come, and a mixture's total does not for a rare pair
+    asked.clear()
+    table.sampled("XRD", SMALL, frames, **common, near=[0.2])
+    assert len(asked) == 3 and not any("minimum_distance" in how for how in asked)
     asked.clear()
     for near in (None, [0.45]):
         assert table.sampled("g", SMALL, frames, **common, near=near)[0] == [1.0]
     assert "minimum_distance" not in asked[0] and len(asked) == 2
     # the cells are packed with 2.1 A between atoms; the prior's own distance is 2.0 A
     goal = table.targets("g", SMALL, table.structures_of(frames))[0]
-    near = sampling.nearest(goal, "silicon")["Si", "Si"]
-    assert near == glassjax.minimum_distances(("Si",))["Si", "Si"] or 2.0 < near <= 2.2
+    assert sampling.nearest(goal, "silicon")["Si", "Si"] == glassjax.minimum_distances(("Si",))["Si", "Si"] == 2.0
     shifted = types.SimpleNamespace(observable=types.SimpleNamespace(x=goal.observable.x + 1.0, elements=("Si",)), data=goal.data)
     assert sampling.nearest(shifted, "silicon")["Si", "Si"] == pytest.approx(1.0 + glassjax.closest_approach(goal.observable.x, goal.data))
     assert sampling.far([0.2, 0.6], [0.1, 0.2]) == pytest.approx(2.5)
@@ -179,7 +198,8 @@ def test_what_is_usual_is_the_spread_of_the_cells(frames):
     goal = table.targets("g", SMALL, structures)[0]
     own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in structures]
     expected = np.mean([np.sqrt(np.sum((one - goal.data) ** 2) / np.sum((goal.data - 1) ** 2)) for one in own])
-    assert sampling.usual("g", SMALL, structures) == pytest.approx([expected], rel=1e-3)
+    assert sampling.usual("g", SMALL, structures) == pytest.approx([expected / np.sqrt(3 / 4)], rel=1e-3)
+    assert sampling.usual("g", SMALL, structures[:1]) is None
 
 
 def test_targets_fluctuate_about_the_mean(frames):

@@ -225,25 +225,29 @@ def test_exact_score_gives_the_exact_variance(x64, name, shape):
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0])
-@pytest.mark.parametrize("sigma", [0.05, 0.2, 0.8])
-def test_corrections_keep_the_exact_variance(x64, size, sigma):
-    """Harmonic wells of the spread that the corrector is told: u^2 + sigma^2 stays, however long its steps are; looser ones come out colder by the
-    closed form of a linear recursion."""
-    u = 0.1
+@pytest.mark.parametrize("u", [0.05, 0.2, 1.0])
+def test_corrections_keep_the_exact_variance(x64, size, u):
+    """Harmonic wells, tight and loose ones: u^2 + sigma^2 stays, however long the steps are, but for what the first step of a level takes; by the
+    closed form of the linear recursion after 1, 2 and 40 steps."""
+    sigma = 0.2
     s, score, centre = cloud(100000, np.sqrt(u**2 + sigma**2))
     score = dataclasses.replace(score, spread=jnp.float64(u))
     still = sm.probability_flow()  # between equal levels it does not move
-    for tight in (u, 0.5 * u):
-        sampler = sm.predictor_corrector(still, corrections=40, size=size, tightest=tight)
-        step = jax.jit(lambda k, s, sampler=sampler: sampler.step(k, s, score, jnp.float64(sigma), jnp.float64(sigma)))
-        end, _ = step(jax.random.key(0), s)
-        d = np.asarray(end.positions) - centre
-        keep = 1 - size * sigma**2 / (u**2 + sigma**2)
-        kick = 2 * size * sigma**2 - size**2 * sigma**4 / (sigma**2 + tight**2)
-        expected = keep**80 * (u**2 + sigma**2) + kick * (1 - keep**80) / (1 - keep**2)
-        assert d.var() == pytest.approx(expected, rel=5 * np.sqrt(2 / d.size))
-        if tight == u:
-            assert expected == pytest.approx(u**2 + sigma**2)
+    exact, c = u**2 + sigma**2, size * sigma**2 / (u**2 + sigma**2)
+    expected = (1 - c) ** 2 * exact + 2 * size * sigma**2  # the first step: independent noise
+    assert expected == pytest.approx(exact * (1 + c**2))
+    for steps in range(1, 41):
+        if steps > 1:  # the others share half of their noise with the one before: covariance sqrt(e / 2)^2
+            expected = (1 - c) ** 2 * expected + 2 * (1 - c) * size * sigma**2 / 2 + size * sigma**2
+        if steps == 4:
+            assert expected == pytest.approx(exact, rel=0.012)
+        if steps in (1, 2, 40):
+            sampler = sm.predictor_corrector(still, corrections=steps, size=size)
+            end, _ = jax.jit(lambda k, s, sampler=sampler: sampler.step(k, s, score, jnp.float64(sigma), jnp.float64(sigma)))(jax.random.key(0), s)
+            d = np.asarray(end.positions) - centre
+            assert d.var() == pytest.approx(expected, rel=5 * np.sqrt(2 / d.size))
+    # what is too much falls by (1 - c)^2 per step
+    assert expected / exact - 1 == pytest.approx((1 - c) ** 78 * c**2, abs=1e-9)
 
 
 def test_variance_of_each_step_is_as_published(x64):
@@ -329,7 +333,6 @@ def test_restart_ladder():
         (lambda: noise.restart(noise.linear(5, sigma_max=0.8, sigma_min=0.4), sigma=0.3, cycles=1), "0.3 A"),
         (lambda: sm.predictor_corrector(corrections=0), "correction"),
         (lambda: sm.predictor_corrector(size=2.0), "size"),
-        (lambda: sm.predictor_corrector(tightest=-0.1), "tightest"),
         (lambda: guidance.posterior(Repulsion(), []), "no target"),
         (lambda: guidance.posterior(Repulsion(), targets()[0], method="magic"), "method"),
         (lambda: guidance.posterior(Repulsion(), targets()[0], method="gradient"), "strength"),
@@ -465,14 +468,22 @@ def test_keep_apart_parts_overlapping_estimates(x64):
     np.testing.assert_allclose(faded(s, jnp.float64(0.3))[0][0, 2], -0.4 / 0.09 / (1 + 3.0**4), rtol=1e-5)
 
 
-def test_keep_apart_parts_a_crowd(x64):
-    """An atom between two others that are each too close: one round leaves the overlaps of the first two, several rounds part them all."""
-    s = st.structure([[4.0, 5, 5], [5.3, 5, 5], [6.7, 5, 5], [5.0, 6.2, 5]], np.diag([12.0] * 3), ["Si"] * 4, ELEMENTS)
-    ends = []
-    for rounds in (1, 6, 40):
-        score = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), 2.0, ELEMENTS, fade=1e6, rounds=rounds).fit(s)
-        ends.append(shortest(sm.reverse_sde().step(jax.random.key(0), s, score, jnp.float64(0.05), jnp.float64(0.0))[0]))
-    assert ends[0] < ends[1] - 0.05 and ends[1] > 1.9 and ends[2] == pytest.approx(2.0, abs=0.01)
+@pytest.mark.parametrize("shift", [[0, 0, 0], [7.2, 6.5, 7.0]])
+def test_keep_apart_parts_a_crowd(x64, shift):
+    """Four atoms too close to each other and a fifth that one of them is pushed to, in the middle of the cell and across its corner: one round
+    leaves overlaps, several part them; their centre stays."""
+    places = np.array([[4.0, 5, 5], [5.3, 5, 5], [6.7, 5, 5], [5.0, 6.2, 5], [8.8, 5, 5]]) + shift
+    s = st.structure(places % 12.0, np.diag([12.0] * 3), ["Si", "Si", "O", "Si", "Si"], ELEMENTS)
+    limits, ends = {("Si", "Si"): 2.0, ("Si", "O"): 1.9, ("O", "O"): 1.0}, []
+    for rounds in (1, 6, 60):
+        score = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), limits, ELEMENTS, fade=1e6, rounds=rounds).fit(s)
+        push = 0.05**2 * np.asarray(score(s, jnp.float64(0.05))[0])
+        np.testing.assert_allclose(push.sum(axis=0), 0, atol=1e-9)
+        end = (places + push) % 12.0
+        away = np.array([[np.linalg.norm((a - b + 6.0) % 12.0 - 6.0) for a in end] for b in end])
+        needed = np.where((np.array(list("SSOSS"))[:, None] == "O") ^ (np.array(list("SSOSS"))[None] == "O"), 1.9, 2.0)
+        ends.append((away - needed)[~np.eye(5, dtype=bool)].min())
+    assert ends[0] < ends[1] - 0.05 and ends[1] > -0.1 and ends[2] == pytest.approx(0.0, abs=0.01)
     with pytest.raises(ValueError, match="rounds is 0"):
         guidance.keep_apart(Repulsion(), 2.0, ELEMENTS, rounds=0)
 
