@@ -55,11 +55,11 @@ class Protocol:
     name: str = "default"
     sampler: str = "reverse-sde"
     ancestral: bool = True
-    corrections: int = 10
+    corrections: int = 7
     correction_size: float = 1.0
     correction_window: tuple[float, float] = (0.08, 0.8)
     ladder: str = "geometric"
-    steps: int = 100
+    steps: int = 150
     sigma_max: float = 1.6
     sigma_min: float = 0.03
     finish: bool = True
@@ -73,7 +73,7 @@ class Protocol:
     apart_margin: float | None = 0.1
     veto_margin: float | None = 0.05
     veto_below: float = 0.12
-    density_gain: float = 0.1
+    density_gain: float = 0.15
     density_window: tuple[float, float] = (0.15, 1.0)
 
 
