@@ -138,9 +138,9 @@ def predictor_corrector(
 
     (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34). In harmonic wells its stationary variance is the exact one, u^2 + sigma^2, for every
     standard deviation u of the well and every size; with independent noise (Euler-Maruyama) tight wells come out too wide by 1 / (1 - size / 2).
-    The first step of a level, which shares no noise with one before it, has sqrt(3) z_0, that is independent noise: it makes 1 + c^2 of that variance,
-    c = size sigma^2 / (u^2 + sigma^2), and each of the others leaves (1 - c)^2 of what is too much, after four steps 1 % at most. With size 1 and
-    sigma >> u a step is the denoised estimate plus noise.
+    The first step of a level, which shares no noise with one before it, has sqrt(3) z_0, that is independent noise: it makes 1 + c^2 of that
+    variance, c = size sigma^2 / (u^2 + sigma^2), and each of the others leaves (1 - c)^2 of what is too much, after four steps 1 % at most. With
+    size 1 and sigma >> u a step is the denoised estimate plus noise.
 
     Args:
       predictor: the step down in noise; `reverse_sde` by default.
