@@ -62,7 +62,7 @@ def heat_maps(table: dict, methods):
 def spectra(ensembles: Path, table: dict, methods):
     """A matplotlib figure: mean curves of the ``methods`` over the reference's mean and twice its spread (grey).
 
-    A row for each material's first, training and last condition; of a modality with several features the first one.
+    A row for each material's first, training and last condition; of a modality with several features the first one. None where there is nothing.
     """
     import materials_check
     import materials_pack
@@ -76,6 +76,8 @@ def spectra(ensembles: Path, table: dict, methods):
         packed = [pair for pair in materials_table.conditions_of(material) if any(pair[0].label in table[material].get(m, {}) for m in methods)]
         wanted = {packed[0][0].label, TRAINED_AT[material], packed[-1][0].label} if packed else set()
         chosen += [(material, condition.label, frames) for condition, frames in packed if condition.label in wanted]
+    if not chosen:
+        return None
     figure = Figure(figsize=(13, 1.7 * len(chosen) + 0.5), layout="constrained")
     axes = figure.subplots(len(chosen), len(SPECTRA), squeeze=False)
     for line, (material, label, frames) in enumerate(chosen):
@@ -100,20 +102,26 @@ def spectra(ensembles: Path, table: dict, methods):
                 axis.plot(one.x, mean, color=COLOURS.get(name, "black"), lw=0.9, ls=style, label=name)
             axis.set_title(f"{material} {label}: {modality} {'' if feature == 'total' else feature}", fontsize=7)
             axis.tick_params(labelsize=6)
-    if chosen:
-        axes[0, 0].legend(fontsize=6, frameon=False)
+    axes[0, 0].legend(fontsize=6, frameon=False)
     return figure
 
 
 def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -> int:
     """Print verdicts, checks and misses; write the table, the heat maps and, where the ``ensembles`` are at hand, the spectra beside them."""
-    table = current(json.loads(results.read_text()))
+    every = json.loads(results.read_text())
+    table = current(every)
+    old = sum(len(found) - len(table.get(m, {}).get(method, {})) for m, methods_of in every.items() for method, found in methods_of.items())
+    if old:
+        print(f"{old} ensembles by another rule than that of now are left out; `python benchmarks/materials.py table` makes them again")
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
+    if not table:
+        return 0
     picture.with_suffix(".md").write_text(markdown(table))
     heat_maps(table, methods).savefig(picture, dpi=130)
     print(f"wrote {picture}")
     if ensembles is not None and ensembles.is_dir():
         beside = picture.with_stem(f"{picture.stem}_spectra")
-        spectra(ensembles, table, [m for m in ("prior", "rmc-random", "g") if m in methods]).savefig(beside, dpi=110)
-        print(f"wrote {beside}")
+        if figure := spectra(ensembles, table, [m for m in ("prior", "rmc-random", "g") if m in methods]):
+            figure.savefig(beside, dpi=110)
+            print(f"wrote {beside}")
     return 0

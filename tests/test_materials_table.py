@@ -268,11 +268,18 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert figures.draw(results, table.METHODS, tmp_path / "r.png") == 0
     said = capsys.readouterr().out
-    assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said
+    assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said and "another rule" not in said
     assert (tmp_path / "r.png").stat().st_size > 5000
     rows = (tmp_path / "r.md").read_text().splitlines()
     assert rows[2].startswith("| material | condition | method | replicas (reference) | PDF | XRD | ADF | local")
     assert rows[4].startswith("| silicon | **2.5** | g | 3 (4) | -0.")
+    # what was made by another rule is left out, and said to be
+    for method in found:
+        found[method]["2.5"]["facts"]["asked"]["plan"]["steps"] = 7
+    results.write_text(json.dumps(dict(silicon=found)))
+    assert figures.draw(results, table.METHODS, tmp_path / "r.png", tmp_path / "t") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2 ensembles by another rule") and "spectra" not in said
 
 
 def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles():
