@@ -20,6 +20,7 @@ from materials_reference import Condition
 from materials_targets import fluctuating, r_factors, structures_of, targets
 
 import glassjax
+from glassjax.protocols import known_distances
 from glassjax.segments import cores
 
 RULE = glassjax.protocol("default")
@@ -120,9 +121,9 @@ def nearest(goal, prior) -> dict[tuple[str, str], float]:
     """Minimum distances, A: the prior's, or those of g(r) where that says that there are no atoms so near. For one element only: in a mixture a rare
     pair may be nearer than what shows in the total."""
     card = json.loads(getattr(prior if hasattr(prior, "card") else glassjax.load_prior(prior), "card", "{}"))
-    known = {tuple(pair.split("-")): value for pair, value in card.get("shortest_distance", {}).items()}
+    limits = glassjax.minimum_distances(goal.observable.elements, known=known_distances(card))
     approach = glassjax.closest_approach(goal.observable.x, goal.data)
-    return {pair: max(limit, approach) for pair, limit in glassjax.minimum_distances(goal.observable.elements, known=known).items()}
+    return {pair: max(limit, approach) for pair, limit in limits.items()}
 
 
 def _guided(goals, own, replicas: int, how: dict) -> list:

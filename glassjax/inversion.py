@@ -26,7 +26,7 @@ from glassjax.preparation import (
     starting_structures,
 )
 from glassjax.priors.prior import Prior, load_prior, require_elements, shipped_priors
-from glassjax.protocols import Protocol, minimum_distances, protocol, stages
+from glassjax.protocols import Protocol, known_distances, minimum_distances, protocol, stages
 from glassjax.replica import Ensemble
 from glassjax.samplers import scaled
 from glassjax.structure import Structure
@@ -140,8 +140,7 @@ def invert(
     prior, prior_record = _prior(prior)
     elements = tuple(dict.fromkeys(symbols))
     require_elements(prior, elements)
-    known = {tuple(pair.split("-")): value for pair, value in prior_record["card"].get("shortest_distance", {}).items()}
-    limits = minimum_distances(elements, minimum_distance, known=known)
+    limits = minimum_distances(elements, minimum_distance, known=known_distances(prior_record["card"]))
     for restrain in restraints:
         restrain(prior, elements)  # refuses what makes no sense before anything is built
     check_packing(symbols, rho, limits)

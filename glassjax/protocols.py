@@ -150,6 +150,11 @@ def ladders(protocol: Protocol) -> list[np.ndarray]:
     return [*before, noise.finish(last) if protocol.finish else last]
 
 
+def known_distances(card: Mapping) -> dict[tuple[str, str], float]:
+    """``shortest_distance`` of a prior's model card, A, by pair of elements: what `minimum_distances` takes as ``known``."""
+    return {tuple(pair.split("-")): value for pair, value in card.get("shortest_distance", {}).items()}
+
+
 def minimum_distances(
     elements: Sequence[str],
     values: float | Mapping[tuple[str, str], float] | None = None,
