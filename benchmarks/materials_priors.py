@@ -63,7 +63,7 @@ def command(
     else:
         first = name if there.exists() and not fresh else START[name]
         begin = ["--start", str(prior_file(first, folder))] if first else []
-    options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(batch or BATCH[name]), "--minutes", str(minutes)]
+    options = ["--out", str(out), "--cutoff", str(CUTOFFS[name]), "--batch", str(batch or BATCH[name]), "--minutes", str(minutes), "--floor", "0"]
     return [sys.executable, "-m", "glassjax", "train", *map(str, cells), *options, *begin]
 
 

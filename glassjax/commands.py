@@ -192,7 +192,8 @@ def train(options) -> int:
         record |= {key: value for key, value in json.loads(load_prior(out).card).items() if key == "start"}
     elif start is not None:
         record["start"] = dict(prior=Path(options.start).name, steps=json.loads(start.card).get("steps"))
-    settings = training.TrainingOptions(minutes=options.minutes, steps=options.steps, batch=options.batch, seed=options.seed, strain=options.strain)
+    budget = dict(minutes=options.minutes, steps=options.steps)
+    settings = training.TrainingOptions(**budget, batch=options.batch, seed=options.seed, strain=options.strain, floor=options.floor)
     progress = Progress()
 
     def report(step, seconds, losses):

@@ -206,7 +206,8 @@ def test_train(place, tmp_path, capsys):
     assert "Ge" in error_of(capsys, *train, tmp_path / "prior.npz", "--elements", "Ge")
 
     out = tmp_path / "prior.npz"
-    assert main([*train, str(out)]) == 0
+    assert main([*train, str(out), "--floor", "0"]) == 0
+    assert json.loads(glassjax.load_prior(out).card)["training"]["floor"] == 0
     assert out.exists() and out.with_suffix(".csv").exists() and out.with_suffix(".png").exists()
     assert glassjax.load_prior(out).elements == ("Si",)
     capsys.readouterr()

@@ -399,6 +399,16 @@ def test_training_refuses_what_it_cannot_use(tmp_path):
         training.train([], out=tmp_path / "x.npz", network=network, elements=("Si",))
     with pytest.raises(ValueError, match="O"):
         training.train([mixture()], out=tmp_path / "x.npz", network=network, elements=("Si",))
+    with pytest.raises(ValueError, match="got floor = -0.1 A; needs 0"):
+        train(tmp_path / "x.npz", floor=-0.1)
+
+
+def test_noise_below_the_floor_counts_more():
+    sigma, weight = training._levels(options(), jax.random.key(0), 64)
+    np.testing.assert_allclose(weight, np.minimum(4.0, 1 + (0.1 / np.asarray(sigma)) ** 2), rtol=1e-5)
+    same, alike = training._levels(options(floor=0.0), jax.random.key(0), 64)
+    np.testing.assert_array_equal(same, sigma)
+    np.testing.assert_array_equal(alike, 1.0)
 
 
 def tiny(elements, seed):

@@ -176,8 +176,8 @@ def train(
       The trained `Prior` (moving-average parameters).
 
     Raises:
-      ValueError: no structures, a strain outside 0 to 0.2, an element not in ``elements``, a ``start`` of another network, a batch that the devices
-        cannot share, or a loss that is not finite.
+      ValueError: no structures, a strain outside 0 to 0.2, a negative floor, an element not in ``elements``, a ``start`` of another network, a
+        batch that the devices cannot share, or a loss that is not finite.
     """
     options = options or TrainingOptions()
     out = Path(out)
@@ -185,6 +185,8 @@ def train(
         raise ValueError("no training structures; needs at least one cell")
     if not 0 <= options.strain <= 0.2:
         raise ValueError(f"got strain = {options.strain}; needs 0 to 0.2 (0.03 scales cells by up to 3 %)")
+    if not 0 <= options.floor < math.inf:
+        raise ValueError(f"got floor = {options.floor} A; needs 0 (all noise levels count alike) or a length such as 0.1")
     mesh = trainer.device_mesh(options.batch)
     cells = pad(structures, elements)
     least = math.exp(-options.strain)
