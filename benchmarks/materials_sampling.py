@@ -26,6 +26,7 @@ from glassjax.segments import cores
 RULE = glassjax.protocol("default")
 FAR = 2.0
 STRENGTHS = (1.0, 4.0, 16.0)
+RISE = 0.2  # level of `glassjax.closest_approach`: the highest of 0.02 to 0.2, and still 0.2 A below the shortest distances of training
 
 
 def ruled(plain: str) -> dict:
@@ -122,7 +123,7 @@ def nearest(goal, prior) -> dict[tuple[str, str], float]:
     pair may be nearer than what shows in the total."""
     card = json.loads(getattr(prior if hasattr(prior, "card") else glassjax.load_prior(prior), "card", "{}"))
     limits = glassjax.minimum_distances(goal.observable.elements, known=known_distances(card))
-    approach = glassjax.closest_approach(goal.observable.x, goal.data)
+    approach = glassjax.closest_approach(goal.observable.x, goal.data, level=RISE)
     return {pair: max(limit, approach) for pair, limit in limits.items()}
 
 

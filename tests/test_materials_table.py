@@ -189,7 +189,9 @@ def test_what_does_not_fit_is_made_again_with_more_strength(frames, monkeypatch)
     goal = table.targets("g", SMALL, table.structures_of(frames))[0]
     assert sampling.nearest(goal, "silicon")["Si", "Si"] == glassjax.minimum_distances(("Si",))["Si", "Si"] == 2.0
     shifted = types.SimpleNamespace(observable=types.SimpleNamespace(x=goal.observable.x + 1.0, elements=("Si",)), data=goal.data)
-    assert sampling.nearest(shifted, "silicon")["Si", "Si"] == pytest.approx(1.0 + glassjax.closest_approach(goal.observable.x, goal.data))
+    assert sampling.nearest(shifted, "silicon")["Si", "Si"] == pytest.approx(
+        1.0 + glassjax.closest_approach(goal.observable.x, goal.data, level=sampling.RISE)
+    )
     assert sampling.far([0.2, 0.6], [0.1, 0.2]) == pytest.approx(2.5)
 
 
