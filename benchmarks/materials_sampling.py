@@ -30,10 +30,13 @@ RISE = 0.2  # level of `glassjax.closest_approach`: the highest of 0.02 to 0.2, 
 
 
 def ruled(plain: str) -> dict:
-    """What of the rule bears on a method: of the unguided prior nothing that only guides. ``strengths`` multiply ``strength`` (None is 1)."""
+    """What of the rule bears on a method: of the unguided prior nothing that only guides. ``strengths`` multiply ``strength`` (None is 1).
+
+    ``rise`` is `RISE`.
+    """
     skip = ("strength", "method", "prior_width", "density_gain", "density_window") if plain == "prior" else ()
     found = {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(RULE).items() if key not in skip}
-    return found if plain == "prior" else found | dict(strengths=list(STRENGTHS), far=FAR)
+    return found if plain == "prior" else found | dict(strengths=list(STRENGTHS), far=FAR) | (dict(rise=RISE) if plain == "g" else {})
 
 
 def usual(method: str, condition: Condition, references) -> list[float] | None:

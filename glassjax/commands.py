@@ -192,8 +192,8 @@ def train(options) -> int:
         record |= {key: value for key, value in json.loads(load_prior(out).card).items() if key == "start"}
     elif start is not None:
         record["start"] = dict(prior=Path(options.start).name, steps=json.loads(start.card).get("steps"))
-    budget = dict(minutes=options.minutes, steps=options.steps)
-    settings = training.TrainingOptions(**budget, batch=options.batch, seed=options.seed, strain=options.strain, floor=options.floor)
+    names = ("minutes", "steps", "batch", "learning_rate", "seed", "strain", "floor")
+    settings = training.TrainingOptions(**{name: getattr(options, name) for name in names})
     progress = Progress()
 
     def report(step, seconds, losses):

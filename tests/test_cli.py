@@ -206,8 +206,9 @@ def test_train(place, tmp_path, capsys):
     assert "Ge" in error_of(capsys, *train, tmp_path / "prior.npz", "--elements", "Ge")
 
     out = tmp_path / "prior.npz"
-    assert main([*train, str(out), "--floor", "0"]) == 0
-    assert json.loads(glassjax.load_prior(out).card)["training"]["floor"] == 0
+    assert main([*train, str(out), "--floor", "0", "--learning-rate", "0.001"]) == 0
+    settings = json.loads(glassjax.load_prior(out).card)["training"]
+    assert (settings["floor"], settings["learning_rate"]) == (0, 0.001)
     assert out.exists() and out.with_suffix(".csv").exists() and out.with_suffix(".png").exists()
     assert glassjax.load_prior(out).elements == ("Si",)
     capsys.readouterr()

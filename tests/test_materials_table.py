@@ -384,6 +384,9 @@ def test_training_command(tmp_path):
     assert command[command.index("--minutes") + 1] == "2.5" and command[command.index("--out") + 1] == str(work / "carbon.npz")
     assert command[command.index("--start") + 1] == str(tmp_path / "silicon.npz")
     assert "--start" not in make("silicon")
+    assert command[command.index("--floor") + 1] == "0" and "--learning-rate" not in command
+    rated = make("zr-ni-al")
+    assert rated[rated.index("--learning-rate") + 1] == "0.001"
     (tmp_path / "carbon.npz").touch()  # committed, without the state of its training
     assert make("carbon")[-2:] == ["--start", str(tmp_path / "carbon.npz")]
     fresh = priors.command("carbon", 2.5, tmp_path, tmp_path, work=work, fresh=True)

@@ -401,6 +401,17 @@ def test_training_refuses_what_it_cannot_use(tmp_path):
         training.train([mixture()], out=tmp_path / "x.npz", network=network, elements=("Si",))
     with pytest.raises(ValueError, match="got floor = -0.1 A; needs 0"):
         train(tmp_path / "x.npz", floor=-0.1)
+    with pytest.raises(ValueError, match="got learning_rate = 0.0; needs a positive"):
+        train(tmp_path / "x.npz", learning_rate=0.0)
+
+
+def test_resume_refuses_what_the_card_states_for_all_steps(tmp_path):
+    train(tmp_path / "a.npz", steps=0)
+    for change in (dict(floor=0.0), dict(strain=0.03), dict(levels="linear")):
+        ((name, value),) = change.items()
+        with pytest.raises(ValueError, match=f"was trained with {name} = .*; got {value}; pass the same"):
+            train(tmp_path / "a.npz", steps=0, resume=True, **change)
+    train(tmp_path / "a.npz", steps=0, resume=True, learning_rate=1e-3)
 
 
 def test_noise_below_the_floor_counts_more():

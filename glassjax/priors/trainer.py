@@ -120,14 +120,16 @@ def save_state(path, state, elapsed: float, header: dict) -> None:
 
 
 def load_state(path, template: dict, header: dict) -> tuple[dict, float]:
-    """(state, seconds spent) of a training of the same ``header``, which names elements and network; raises ``ValueError`` for another one."""
+    """(state, seconds spent) of a training of the same ``header``, which names elements and network; raises ``ValueError`` for another one.
+
+    What the header of an older state does not have is not compared."""
     found, arrays = read_checkpoint(path)
     if found.get("elements") != list(header["elements"]):
         raise ValueError(f"{path} was trained for {found.get('elements')}; got {list(header['elements'])}: pass the same --elements, or start afresh")
     if found.get("network") != json.loads(json.dumps(header["network"])):
         raise ValueError(f"{path} holds another network ({found.get('network')}); pass the same options, or start afresh without --resume")
     for name in header.keys() - {"elements", "network"}:
-        if found.get(name) != json.loads(json.dumps(header[name])):
+        if name in found and found[name] != json.loads(json.dumps(header[name])):
             raise ValueError(f"{path} was trained with {name} = {found.get(name)}; got {header[name]}; pass the same options, or start afresh")
     tree = unflatten(arrays)
     leaves = [jnp.asarray(tree["opt"][str(i)]) for i in range(len(tree["opt"]))]
@@ -177,7 +179,9 @@ def optimise(make_loss, draw, state, *, optimizer, options, mesh, spec, out, hea
         if not np.isfinite(np.asarray(losses)).all():
             larger = grow(spec, needed)
             if larger == spec:
-                raise ValueError(f"the loss became {float(jnp.mean(losses))} at step {int(state['step'])}; resume with a lower learning_rate")
+                raise ValueError(
+                    f"the loss became {float(jnp.mean(losses))} at step {int(state['step'])}; resume with a lower learning rate (--learning-rate)"
+                )
             spec = larger
             step = _step_function(make_loss(spec), draw, optimizer, options, mesh)
             continue

@@ -20,6 +20,7 @@ from glassjax.priors.loss import denoising_loss
 from glassjax.priors.prior import Prior, describe_network, flatten, load_prior, save_prior, unflatten
 from glassjax.structure import Structure
 
+LASTING = ("levels", "floor", "strain")  # what a training that goes on must not change: the card states it for all steps
 BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)  # A, noise levels between the columns of the learning curve
 
 
@@ -176,8 +177,8 @@ def train(
       The trained `Prior` (moving-average parameters).
 
     Raises:
-      ValueError: no structures, a strain outside 0 to 0.2, a negative floor, an element not in ``elements``, a ``start`` of another network, a
-        batch that the devices cannot share, or a loss that is not finite.
+      ValueError: no structures, a strain outside 0 to 0.2, a negative floor or rate, an element not in ``elements``, a ``start`` of another
+        network, a batch that the devices cannot share, or a loss that is not finite.
     """
     options = options or TrainingOptions()
     out = Path(out)
@@ -185,6 +186,8 @@ def train(
         raise ValueError("no training structures; needs at least one cell")
     if not 0 <= options.strain <= 0.2:
         raise ValueError(f"got strain = {options.strain}; needs 0 to 0.2 (0.03 scales cells by up to 3 %)")
+    if not 0 < options.learning_rate < math.inf:
+        raise ValueError(f"got learning_rate = {options.learning_rate}; needs a positive number such as 0.002")
     if not 0 <= options.floor < math.inf:
         raise ValueError(f"got floor = {options.floor} A; needs 0 (all noise levels count alike) or a length such as 0.1")
     mesh = trainer.device_mesh(options.batch)
@@ -216,7 +219,7 @@ def train(
         mesh=mesh,
         spec=spec,
         out=out,
-        header=dict(network=describe_network(network), elements=list(elements)),
+        header=dict(network=describe_network(network), elements=list(elements)) | {name: getattr(options, name) for name in LASTING},
         write=write,
         bands=BANDS,
         resume=resume,
