@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from materials_priors import JOINT, prior_file
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_verdicts import checks, current, markdown, misses, verdicts
+from materials_table import mark
+from materials_verdicts import checks, current, markdown, misses, of_other_priors, verdicts
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
@@ -113,6 +115,9 @@ def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -
     old = sum(len(found) - len(table.get(m, {}).get(method, {})) for m, methods_of in every.items() for method, found in methods_of.items())
     if old:
         print(f"{old} ensembles by another rule than that of now are left out; `python benchmarks/materials.py table` makes them again")
+    marks = {name: mark(prior_file(name)) for name in (*MATERIALS, JOINT) if prior_file(name).exists()}
+    if others := of_other_priors(table, marks):
+        print(f"{others} ensembles are of other priors than those of {prior_file(JOINT).parent}; `table` makes them again")
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
     if not table:
         return 0

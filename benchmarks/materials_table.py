@@ -74,13 +74,13 @@ def make(
 
     cells, plain = ensemble_file(out, condition.material, method, condition.label), JOINT.get(method, method)
     record = cells.with_name(f"{condition.label}.json")
-    asked = dict(made=MADE, density=condition.density, seed=seed, steps=steps, prior=_mark(prior) if method not in (*RMC, "gradient") else None)
+    asked = dict(made=MADE, density=condition.density, seed=seed, steps=steps, prior=mark(prior) if method not in (*RMC, "gradient") else None)
     asked |= dict(fluctuate=fluctuate, trained=_marks(trained[1]) if trained else None) if plain in GUIDED else {}
     asked |= dict(plan=ruled(plain)) if method in RULED else {}
     asked |= (dict(reference=_marks(frames)) if plain != "prior" else {}) | limits
     if record.exists() and cells.exists():
         known = json.loads(record.read_text())
-        if known["asked"] | dict(replicas=replicas) == asked | dict(replicas=replicas) and known["asked"]["replicas"] >= replicas:
+        if _covers(known["asked"], asked | dict(replicas=replicas)):
             return known
     asked["replicas"] = replicas
     free, larger, near = None, 1.0, None
@@ -110,6 +110,13 @@ def make(
     return facts
 
 
+def _covers(known: dict, asked: dict) -> bool:
+    """Whether an ensemble that was asked for by ``known`` serves for ``asked``: the same, or more replicas, or a longer budget of seconds."""
+    more = dict(replicas=asked["replicas"]) | ({"seconds": asked["seconds"]} if asked.get("seconds") else {})
+    enough = known["replicas"] >= asked["replicas"] and (not asked.get("seconds") or (known.get("seconds") or 0.0) >= asked["seconds"])
+    return enough and known | more == asked | more
+
+
 def _marks(frames) -> list[str]:
     """What tells reference cells apart: the seed, and a checksum of elements, cell and positions."""
 
@@ -125,7 +132,7 @@ def ensemble_file(folder: Path, material: str, method: str, label: str) -> Path:
     return folder / material / method / f"{label}.extxyz.gz"
 
 
-def _mark(prior) -> str:
+def mark(prior) -> str:
     """What tells one prior from another: a hash of its parameters, whatever its card says, or its name."""
     import hashlib
 

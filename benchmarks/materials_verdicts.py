@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from materials_priors import JOINT as JOINT_PRIOR
 from materials_reference import MATERIALS, TRAINED_AT
 from materials_table import JOINT, RMC, RULED, ruled
 
@@ -28,6 +29,12 @@ def current(table: dict) -> dict:
 
     rows = {m: {method: {c: r for c, r in found.items() if kept(method, r)} for method, found in ms.items()} for m, ms in table.items()}
     return {m: {method: found for method, found in ms.items() if found} for m, ms in rows.items() if any(ms.values())}
+
+
+def of_other_priors(table: dict, marks: dict[str, str]) -> int:
+    """How many ensembles are of another prior than the one of ``marks`` (of each material, and of "joint")."""
+    rows = [(JOINT_PRIOR if method in JOINT else m, r) for m, ms in table.items() for method in RULED for r in ms.get(method, {}).values()]
+    return sum(marks.get(name) != row["facts"]["asked"].get("prior") for name, row in rows)
 
 
 def verdicts(table: dict) -> list[str]:

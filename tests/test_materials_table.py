@@ -293,6 +293,16 @@ def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles():
         table._budget(SMALL, {})
 
 
+def test_an_ensemble_of_more_replicas_or_a_longer_budget_serves():
+    known = dict(replicas=6, seconds=270.0, moves=None, seed=0)
+    assert table._covers(known, known) and table._covers(known, known | dict(replicas=4, seconds=240.0))
+    for other in (dict(replicas=8), dict(seconds=300.0), dict(moves=10), dict(seed=1)):
+        assert not table._covers(known, known | other)
+    guided = dict(replicas=6, seed=0, prior="a")
+    assert table._covers(guided, guided | dict(replicas=2)) and not table._covers(guided, guided | dict(prior="b"))
+    assert not table._covers(known | dict(seconds=None, moves=2000), known) and not table._covers(known, known | dict(seconds=None, moves=2000))
+
+
 def test_reverse_monte_carlo_runs_side_by_side(frames, tmp_path):
     """As many structures as asked for, each from its own seed, the same as one at a time."""
     pytest.importorskip("rmc", reason="needs reverse-monte-carlo: pip install 'glassjax[bench]'")
@@ -346,6 +356,13 @@ def test_rows_of_another_rule_are_left_out():
     made = {"silicon": mixed | {"joint": {"a": rows[1]}, "rmc-random": budgets}, "carbon": {"g": {"a": rows[2]}}}
     kept = {"g": {"a": rows[0], "g": odd[2]}, "gradient": {"a": rows[3]}, "prior": {"a": rows[1]}, "joint": {"a": rows[1]}}
     assert verdicts.current(made) == {"silicon": kept | {"rmc-random": {"b": budgets["b"]}}}
+
+
+def test_rows_of_another_prior_are_counted():
+    one, other = (dict(facts=dict(asked=dict(prior=mark))) for mark in "ab")
+    made = {"silicon": {"g": {"2.0": one, "2.5": other}, "joint-g": {"2.0": other}, "rmc-random": {"2.5": dict(facts=dict(asked=dict(prior=None)))}}}
+    assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "b"}) == 1
+    assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "a"}) == 2 and verdicts.of_other_priors(made, {}) == 3
 
 
 def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):
