@@ -82,21 +82,22 @@ def train(options) -> int:
 
 def table(options) -> int:
     """Make what is missing of the table from the packed cells and the priors."""
+    import materials_ensembles
     import materials_priors
     import materials_table
 
     def prior_of(material, method):
         if method == "published":
             return options.meshgraphnet
-        if options.prior and method not in materials_table.JOINT:
+        if options.prior and method not in materials_ensembles.JOINT:
             return options.prior
-        return str(materials_priors.prior_file(materials_priors.JOINT if method in materials_table.JOINT else material))
+        return str(materials_priors.prior_file(materials_priors.JOINT if method in materials_ensembles.JOINT else material))
 
     names, limits = options.only or list(reference.MATERIALS), dict(seconds=options.seconds, moves=options.moves)
     reference.conditions(names)
     if "published" in options.methods and not options.meshgraphnet:
         raise ValueError("got no MeshGraphNet for the method published; needs a prior with the paper's network; pass --meshgraphnet FILE")
-    needed = {prior_of(name, method) for name in names for method in options.methods if method in materials_table.RULED}
+    needed = {prior_of(name, method) for name in names for method in options.methods if method in materials_ensembles.RULED}
     absent = [path for path in needed if path.endswith(".npz") and not Path(path).exists()]
     if absent:
         raise ValueError(f"got no {', '.join(sorted(absent))}; needs that prior; run `python benchmarks/materials.py train`, or leave the method out")
@@ -106,10 +107,10 @@ def table(options) -> int:
 
 def figures(options) -> int:
     """Print the verdicts and draw the heat maps."""
+    import materials_ensembles
     import materials_figures
-    import materials_table
 
-    return materials_figures.draw(options.results, materials_table.METHODS, options.results.with_suffix(".png"), options.ensembles)
+    return materials_figures.draw(options.results, materials_ensembles.METHODS, options.results.with_suffix(".png"), options.ensembles)
 
 
 def check(options) -> int:
@@ -120,9 +121,9 @@ def check(options) -> int:
 
 
 def _table_options(part) -> None:
-    import materials_table
+    import materials_ensembles
 
-    part.add_argument("--methods", nargs="+", default=["prior", "g"], choices=materials_table.METHODS, help="by default %(default)s")
+    part.add_argument("--methods", nargs="+", default=["prior", "g"], choices=materials_ensembles.METHODS, help="by default %(default)s")
     part.add_argument("--conditions", nargs="+", metavar="LABEL", help="some of those that `status` names")
     part.add_argument("--replicas", type=int, default=10, help="structures of every ensemble, by default %(default)s")
     part.add_argument("--prior", help="use this prior, a name or a file")

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from materials_ensembles import ensemble_file, mark
 from materials_priors import JOINT, prior_file
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_table import mark
+from materials_targets import structures_of
 from materials_verdicts import checks, current, markdown, misses, of_other_priors, verdicts
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
@@ -84,11 +85,11 @@ def spectra(ensembles: Path, table: dict, methods):
     axes = figure.subplots(len(chosen), len(SPECTRA), squeeze=False)
     for line, (material, label, frames) in enumerate(chosen):
         options = dict(modalities=list(SPECTRA), cutoffs=materials_check.BONDS[material])
-        shown = {"reference": curves(materials_table.structures_of(frames), **options)}
+        shown = {"reference": curves(structures_of(frames), **options)}
         for method in methods:
-            cells = materials_table.ensemble_file(ensembles, material, method, label)
+            cells = ensemble_file(ensembles, material, method, label)
             if label in table[material].get(method, {}) and cells.exists():
-                shown[method] = curves(materials_table.structures_of(materials_pack.read(cells)), **options)
+                shown[method] = curves(structures_of(materials_pack.read(cells)), **options)
         for axis, modality in zip(axes[line], SPECTRA, strict=True):
             there = shown["reference"].get(modality, {})  # an angle that nothing makes, such as O-O-O, is no curve to show
             feature = max(there, key=lambda f: (f == "total", np.abs(there[f].values).max() > 0, -list(there).index(f)), default=None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from materials_ensembles import JOINT, RMC, RULED
 from materials_priors import JOINT as JOINT_PRIOR
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_table import JOINT, RMC, RULED, ruled
+from materials_sampling import ruled
 
 EASY, HARD = ("PDF", "XRD", "ND"), ("ADF", "partial PDF", "EXAFS", "XANES")
 # the numbers of local order that must come out where the prior was trained: within twice the spread of the reference's replicas

@@ -12,12 +12,14 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import materials  # noqa: E402
+import materials_ensembles as ensembles  # noqa: E402
 import materials_figures as figures  # noqa: E402
 import materials_pack as packing  # noqa: E402
 import materials_priors as priors  # noqa: E402
 import materials_reference as reference  # noqa: E402
 import materials_sampling as sampling  # noqa: E402
 import materials_table as table  # noqa: E402
+import materials_targets  # noqa: E402
 import materials_verdicts as verdicts  # noqa: E402
 import tiny  # noqa: E402
 from tiny import allow_rank_promotion  # noqa: E402, F401
@@ -47,9 +49,9 @@ def prior():
 
 @pytest.mark.parametrize("method", ["g", "XRD", "ADF", "EXAFS"])
 def test_targets_are_means_over_the_reference(method, frames):
-    structures = table.structures_of(frames)
-    both = table.targets(method, SMALL, structures)
-    parts = [table.targets(method, SMALL, [one]) for one in structures]
+    structures = materials_targets.structures_of(frames)
+    both = materials_targets.targets(method, SMALL, structures)
+    parts = [materials_targets.targets(method, SMALL, [one]) for one in structures]
     assert len(both) == 1
     mean = np.mean([np.asarray(part[0].data) for part in parts], axis=0)
     np.testing.assert_allclose(both[0].data, mean, atol=2e-5 * np.abs(mean).max())
@@ -60,8 +62,8 @@ def test_targets_are_means_over_the_reference(method, frames):
 @pytest.mark.parametrize("method", ["g", "XRD", "ND", "ADF", "EXAFS"])
 def test_target_of_a_structure_is_met_by_it(method, frames):
     """Data and model are one function in one unit: the structure itself fits."""
-    (structure,) = table.structures_of(frames[:1])
-    goal = table.targets(method, SMALL, [structure])[0].fit(structure)
+    (structure,) = materials_targets.structures_of(frames[:1])
+    goal = materials_targets.targets(method, SMALL, [structure])[0].fit(structure)
     model, data = np.asarray(goal.model(goal.observable(structure))), np.asarray(goal.data)
     assert np.abs(model - data).mean() < 2e-3 * np.abs(data).max()
     assert sampling.r_factors([goal], [structure])[0] < 0.01
@@ -70,12 +72,12 @@ def test_target_of_a_structure_is_met_by_it(method, frames):
 def test_xanes_of_carbon_guides_and_is_compared():
     few = reference.Condition(material="carbon", label="2.5", symbols=("C",) * 16, density=2.5, seed=1)
     frame = to_atoms(random_packing(0, list(few.symbols), number_density=0.125, minimum_distance=1.4))
-    (structure,) = table.structures_of([frame])
-    goal = table.targets("XANES", few, [structure])[0].fit(structure)
+    (structure,) = materials_targets.structures_of([frame])
+    goal = materials_targets.targets("XANES", few, [structure])[0].fit(structure)
     assert goal.observable.function == "mu(E)" and sampling.r_factors([goal], [structure])[0] < 0.005
     assert "XANES" in table.modalities_of("carbon") and "XANES" not in table.modalities_of("silicon")
     with pytest.raises(ValueError, match="got XANES of silicon; needs a surrogate, which carbon has"):
-        table.targets("XANES", SMALL, [structure])
+        materials_targets.targets("XANES", SMALL, [structure])
 
 
 @pytest.mark.parametrize("method", ["g", "XRD", "ND", "ADF", "EXAFS"])
@@ -83,8 +85,8 @@ def test_targets_of_two_elements(method):
     """Total g(r) is number-weighted; one target per edge."""
     pair = reference.Condition(material="silica", label="100Kps", symbols=("Si",) * 8 + ("O",) * 16, density=2.2, seed=1)
     frame = to_atoms(random_packing(0, list(pair.symbols), number_density=0.066, minimum_distance=1.5))
-    (structure,) = table.structures_of([frame])
-    goals = [goal.fit(structure) for goal in table.targets(method, pair, [structure])]
+    (structure,) = materials_targets.structures_of([frame])
+    goals = [goal.fit(structure) for goal in materials_targets.targets(method, pair, [structure])]
     assert len(goals) == (2 if method == "EXAFS" else 1)
     if method == "g":
 
@@ -101,43 +103,43 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     def sampled(method, condition, frames, *, prior, replicas, seed, steps, free, larger=1.0, near=None):
         calls.append((method, replicas))
         largest.append(larger)
-        return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
+        return materials_targets.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
-    monkeypatch.setattr(table, "sampled", sampled)
+    monkeypatch.setattr(ensembles, "sampled", sampled)
     common = dict(prior="silicon", seed=3, fluctuate=False)
-    first = table.make("g", SMALL, frames, tmp_path, replicas=2, **common)
-    assert table.make("g", SMALL, frames, tmp_path, replicas=2, **common) == first and calls == [("g", 2)]
-    kept = packing.read(table.ensemble_file(tmp_path, "silicon", "g", "2.5"))
+    first = ensembles.make("g", SMALL, frames, tmp_path, replicas=2, **common)
+    assert ensembles.make("g", SMALL, frames, tmp_path, replicas=2, **common) == first and calls == [("g", 2)]
+    kept = packing.read(ensembles.ensemble_file(tmp_path, "silicon", "g", "2.5"))
     assert len(kept) == 2 and np.abs(kept[1].positions - frames[1].positions % frames[1].cell[0, 0]).max() < 6e-4
-    table.make("g", SMALL, frames, tmp_path, replicas=3, **common)
-    table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
-    table.make("prior", SMALL, frames[:3], tmp_path, replicas=3, **common)
+    ensembles.make("g", SMALL, frames, tmp_path, replicas=3, **common)
+    ensembles.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
+    ensembles.make("prior", SMALL, frames[:3], tmp_path, replicas=3, **common)
     assert calls == [("g", 2), ("g", 3), ("g", 3), ("prior", 3)]
-    table.make("g", SMALL, frames[:3], tmp_path, replicas=2, **common)  # more than asked for are good enough
-    assert len(packing.read(table.ensemble_file(tmp_path, "silicon", "g", "2.5"))) == 3 and len(calls) == 4
+    ensembles.make("g", SMALL, frames[:3], tmp_path, replicas=2, **common)  # more than asked for are good enough
+    assert len(packing.read(ensembles.ensemble_file(tmp_path, "silicon", "g", "2.5"))) == 3 and len(calls) == 4
     # the prior alone knows nothing of the reference; another rule of guidance does not concern it
-    table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
+    ensembles.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
     monkeypatch.setattr(sampling, "RULE", glassjax.protocol(sampling.RULE, strength=3.0))  # which multiplies the strengths
-    table.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
-    table.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
+    ensembles.make("prior", SMALL, frames, tmp_path, replicas=3, **common)
+    ensembles.make("g", SMALL, frames[:3], tmp_path, replicas=3, **common)
     assert calls[4:] == [("g", 3)]
-    table.make("joint-g", SMALL, frames, tmp_path, replicas=3, **common | dict(fluctuate=True))
-    assert calls[5:] == [("prior", 3), ("g", 3)] and table.ensemble_file(tmp_path, "silicon", "joint", "2.5").exists()
+    ensembles.make("joint-g", SMALL, frames, tmp_path, replicas=3, **common | dict(fluctuate=True))
+    assert calls[5:] == [("prior", 3), ("g", 3)] and ensembles.ensemble_file(tmp_path, "silicon", "joint", "2.5").exists()
     # the same seeds, other cells; and what fluctuations are adjusted to
     other = [frame.copy() for frame in frames]
     other[0].positions[0] += 0.01
-    monkeypatch.setattr(table, "amplitude", lambda *_: 1.7)
-    monkeypatch.setattr(table, "usual", lambda *_: [0.5])
+    monkeypatch.setattr(ensembles, "amplitude", lambda *_: 1.7)
+    monkeypatch.setattr(ensembles, "usual", lambda *_: [0.5])
     for cells in (frames, other):
-        facts = table.make("g", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, cells), **common | dict(fluctuate=True))
+        facts = ensembles.make("g", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, cells), **common | dict(fluctuate=True))
         assert facts["amplitude"] == 1.7 and largest[-1] == 1.7
     assert calls[7:] == [("g", 3), ("g", 3)] and largest[:-2] == [1.0] * 7
 
 
 @pytest.mark.parametrize("fluctuating", [False, True])
 def test_guided_ensemble_is_sampled_and_timed(frames, prior, fluctuating):
-    free = table.structures_of(frames) if fluctuating else None
-    structures, facts = table.sampled("g", SMALL, frames, prior=prior, replicas=2, seed=0, steps=12, free=free)
+    free = materials_targets.structures_of(frames) if fluctuating else None
+    structures, facts = sampling.sampled("g", SMALL, frames, prior=prior, replicas=2, seed=0, steps=12, free=free)
     assert len(structures) == 2 - facts["diverged"] and facts["seconds"] > 0
     assert len(facts["r_factor"]) == 1
 
@@ -161,32 +163,32 @@ def test_what_does_not_fit_is_made_again_with_more_strength(frames, monkeypatch)
     monkeypatch.setattr(sampling, "_guided", guided)
     monkeypatch.setattr(sampling, "r_factors", lambda goals, made: [found[made[0]]])
     common = dict(prior="silicon", replicas=2, seed=0)
-    made, facts = table.sampled("g", SMALL, frames, **common, near=[0.3])
+    made, facts = sampling.sampled("g", SMALL, frames, **common, near=[0.3])
     assert made == [4.0] and facts["strength"] == 4.0 and facts["seconds"] == 2.0 and len(asked) == 2
-    made, facts = table.sampled("g", SMALL, frames, **common, near=[0.2])
+    made, facts = sampling.sampled("g", SMALL, frames, **common, near=[0.2])
     assert made == [4.0] and facts["seconds"] == 3.0 and facts["compilation"] == 6.0 and facts["r_factor"] == [0.5]
     assert [("minimum_distance" in how) for how in asked[-3:]] == [False, True, True] and facts["usual"] == [0.2]
     assert [one["strength"] for one in facts["tries"]] == [1.0, 4.0, 16.0] and facts["seconds_per_step"] == pytest.approx(0.3)
     # a stronger one that loses replicas or fails does not count, and costs nothing that is there
     lost[4.0] = 1
-    assert table.sampled("g", SMALL, frames, **common, near=[0.2])[0] == [16.0]
+    assert sampling.sampled("g", SMALL, frames, **common, near=[0.2])[0] == [16.0]
     lost[16.0] = "all"
-    made, facts = table.sampled("g", SMALL, frames, **common, near=[0.2])
+    made, facts = sampling.sampled("g", SMALL, frames, **common, near=[0.2])
     assert made == [1.0] and "diverged" in facts["tries"][2]["failed"] and facts["r_factor"] == [0.9]
     lost[1.0] = "all"
     with pytest.raises(RuntimeError, match="diverged"):
-        table.sampled("g", SMALL, frames, **common, near=[0.2])
+        sampling.sampled("g", SMALL, frames, **common, near=[0.2])
     lost.clear()
     # other curves do not say how near atoms come, and a mixture's total does not for a rare pair
     asked.clear()
-    table.sampled("XRD", SMALL, frames, **common, near=[0.2])
+    sampling.sampled("XRD", SMALL, frames, **common, near=[0.2])
     assert len(asked) == 3 and not any("minimum_distance" in how for how in asked)
     asked.clear()
     for near in (None, [0.45]):
-        assert table.sampled("g", SMALL, frames, **common, near=near)[0] == [1.0]
+        assert sampling.sampled("g", SMALL, frames, **common, near=near)[0] == [1.0]
     assert "minimum_distance" not in asked[0] and len(asked) == 2
     # the cells are packed with 2.1 A between atoms; the prior's own distance is 2.0 A
-    goal = table.targets("g", SMALL, table.structures_of(frames))[0]
+    goal = materials_targets.targets("g", SMALL, materials_targets.structures_of(frames))[0]
     assert sampling.nearest(goal, "silicon")["Si", "Si"] == glassjax.minimum_distances(("Si",))["Si", "Si"] == 2.0
     shifted = types.SimpleNamespace(observable=types.SimpleNamespace(x=goal.observable.x + 1.0, elements=("Si",)), data=goal.data)
     assert sampling.nearest(shifted, "silicon")["Si", "Si"] == pytest.approx(
@@ -196,9 +198,9 @@ def test_what_does_not_fit_is_made_again_with_more_strength(frames, monkeypatch)
 
 
 def test_what_is_usual_is_the_spread_of_the_cells(frames):
-    structures = table.structures_of(frames)
-    goal = table.targets("g", SMALL, structures)[0]
-    own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in structures]
+    structures = materials_targets.structures_of(frames)
+    goal = materials_targets.targets("g", SMALL, structures)[0]
+    own = [np.asarray(materials_targets.targets("g", SMALL, [one])[0].data) for one in structures]
     expected = np.mean([np.sqrt(np.sum((one - goal.data) ** 2) / np.sum((goal.data - 1) ** 2)) for one in own])
     assert sampling.usual("g", SMALL, structures) == pytest.approx([expected / np.sqrt(3 / 4)], rel=1e-3)
     assert sampling.usual("g", SMALL, structures[:1]) is None
@@ -206,12 +208,12 @@ def test_what_is_usual_is_the_spread_of_the_cells(frames):
 
 def test_targets_fluctuate_about_the_mean(frames):
     """Each replica's own curve is that of a structure of the prior, moved so that their mean is the data."""
-    free = table.structures_of(frames)
-    goals = table.targets("g", SMALL, free[:2])
+    free = materials_targets.structures_of(frames)
+    goals = materials_targets.targets("g", SMALL, free[:2])
     odd = sampling.fluctuating("g", SMALL, goals, free[:2], 3)
     np.testing.assert_allclose(np.mean([m[0].data for m in odd], axis=0), goals[0].data, atol=1e-5)
     moved = sampling.fluctuating("g", SMALL, goals, free, 4)
-    own = [np.asarray(table.targets("g", SMALL, [one])[0].data) for one in free]
+    own = [np.asarray(materials_targets.targets("g", SMALL, [one])[0].data) for one in free]
     np.testing.assert_allclose(np.mean([m[0].data for m in moved], axis=0), goals[0].data, atol=1e-5)
     np.testing.assert_allclose(moved[1][0].data - moved[3][0].data, own[1] - own[3], atol=1e-5)
     assert np.abs(own[1] - own[3]).max() > 0.1
@@ -219,18 +221,18 @@ def test_targets_fluctuate_about_the_mean(frames):
 
 def test_fluctuations_are_made_as_large_as_those_of_the_reference(frames, monkeypatch):
     """At the condition of the training, without the bias of few replicas, by a factor of 1 to 2."""
-    goals = table.targets("g", SMALL, table.structures_of(frames))
-    once, twice = (sampling.fluctuating("g", SMALL, goals, table.structures_of(frames), 4, factor) for factor in (1.0, 2.0))
+    goals = materials_targets.targets("g", SMALL, materials_targets.structures_of(frames))
+    once, twice = (sampling.fluctuating("g", SMALL, goals, materials_targets.structures_of(frames), 4, factor) for factor in (1.0, 2.0))
     np.testing.assert_allclose(twice[1][0].data - goals[0].data, 2 * (once[1][0].data - goals[0].data), atol=1e-5)
     monkeypatch.setattr("materials_targets.targets", lambda method, condition, some: [types.SimpleNamespace(data=np.array([some[0], 7.0]))])
-    assert table.amplitude("g", SMALL, [1.0, -2.0, 4.0], [2.0, -4.0, 8.0]) == 1.0  # never less
-    assert table.amplitude("g", SMALL, [1.5, -3.0, 6.0], [1.0, -2.0, 4.0]) == pytest.approx(1.5)
-    assert table.amplitude("g", SMALL, [9.0, -9.0], [1.0, -1.0]) == 2.0  # never more
+    assert materials_targets.amplitude("g", SMALL, [1.0, -2.0, 4.0], [2.0, -4.0, 8.0]) == 1.0  # never less
+    assert materials_targets.amplitude("g", SMALL, [1.5, -3.0, 6.0], [1.0, -2.0, 4.0]) == pytest.approx(1.5)
+    assert materials_targets.amplitude("g", SMALL, [9.0, -9.0], [1.0, -1.0]) == 2.0  # never more
     # of the same normal distribution two show less of it than many: sqrt(1 / pi) and 1
     many = np.random.default_rng(0).normal(size=20000)
     two = np.array([1.0, -1.0]) * np.sqrt(1 / np.pi)
-    assert table.amplitude("g", SMALL, 1.2 * many, two) == pytest.approx(1.2, rel=0.02)
-    assert table.amplitude("g", SMALL, [1.0], [1.0, 2.0]) == 1.0
+    assert materials_targets.amplitude("g", SMALL, 1.2 * many, two) == pytest.approx(1.2, rel=0.02)
+    assert materials_targets.amplitude("g", SMALL, [1.0], [1.0, 2.0]) == 1.0
 
 
 def test_row_of_an_ensemble_against_itself(frames):
@@ -238,13 +240,13 @@ def test_row_of_an_ensemble_against_itself(frames):
     from glassjax.analysis.comparison import curves
 
     limits = table.materials_check.BONDS["silicon"]
-    known = curves(table.structures_of(frames), ["PDF", "ADF"], cutoffs=limits)
+    known = curves(materials_targets.structures_of(frames), ["PDF", "ADF"], cutoffs=limits)
     row = table.row(SMALL, frames, frames, dict(asked={}, seconds=1.0), known)
     for one in row["modalities"].values():
         assert one["error"] == pytest.approx(0, abs=1e-5) and one["ded"] == pytest.approx(-one["diversity"], abs=2e-5)
         assert one["diversity"] > 0 and one["diversity_ratio"] == pytest.approx(1, abs=1e-3)
     assert row["local"]["generated"] == row["local"]["reference"] and row["shortest"]["margin"] == 0
-    closest = min(glassjax.shortest_distance(s) for s in table.structures_of(frames))
+    closest = min(glassjax.shortest_distance(s) for s in materials_targets.structures_of(frames))
     assert row["shortest"]["reference"]["Si-Si"] == pytest.approx(closest, abs=1e-3)
 
 
@@ -256,9 +258,9 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     def sampled(method, *_, replicas, free, **__):
         made.append(method)
         free_of.append(None if free is None else len(free))
-        return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
+        return materials_targets.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
-    monkeypatch.setattr(table, "sampled", sampled)
+    monkeypatch.setattr(ensembles, "sampled", sampled)
     results = tmp_path / "r.json"
     options = dict(out=tmp_path / "t", results=results, prior_of=lambda material, method: "silicon", replicas=3)
     assert table.run(["silicon"], ["g"], **options) == 0
@@ -268,7 +270,7 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     assert free_of == [None, 3]
     assert set(found) == {"g", "prior"} and found["g"]["2.5"]["modalities"]["PDF"]["ded"] < 0
     capsys.readouterr()
-    assert figures.draw(results, table.METHODS, tmp_path / "r.png") == 0
+    assert figures.draw(results, ensembles.METHODS, tmp_path / "r.png") == 0
     said = capsys.readouterr().out
     assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said and "another rule" not in said
     assert (tmp_path / "r.png").stat().st_size > 5000
@@ -279,7 +281,7 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     for method in found:
         found[method]["2.5"]["facts"]["asked"]["plan"]["steps"] = 7
     results.write_text(json.dumps(dict(silicon=found)))
-    assert figures.draw(results, table.METHODS, tmp_path / "r.png", tmp_path / "t") == 0
+    assert figures.draw(results, ensembles.METHODS, tmp_path / "r.png", tmp_path / "t") == 0
     said = capsys.readouterr().out
     assert said.startswith("2 ensembles by another rule") and "spectra" not in said
 
@@ -295,12 +297,14 @@ def test_reverse_monte_carlo_gets_the_time_of_ten_ensembles():
 
 def test_an_ensemble_of_more_replicas_or_a_longer_budget_serves():
     known = dict(replicas=6, seconds=270.0, moves=None, seed=0)
-    assert table._covers(known, known) and table._covers(known, known | dict(replicas=4, seconds=240.0))
+    assert ensembles._covers(known, known) and ensembles._covers(known, known | dict(replicas=4, seconds=240.0))
     for other in (dict(replicas=8), dict(seconds=300.0), dict(moves=10), dict(seed=1)):
-        assert not table._covers(known, known | other)
+        assert not ensembles._covers(known, known | other)
     guided = dict(replicas=6, seed=0, prior="a")
-    assert table._covers(guided, guided | dict(replicas=2)) and not table._covers(guided, guided | dict(prior="b"))
-    assert not table._covers(known | dict(seconds=None, moves=2000), known) and not table._covers(known, known | dict(seconds=None, moves=2000))
+    assert ensembles._covers(guided, guided | dict(replicas=2)) and not ensembles._covers(guided, guided | dict(prior="b"))
+    assert not ensembles._covers(known | dict(seconds=None, moves=2000), known) and not ensembles._covers(
+        known, known | dict(seconds=None, moves=2000)
+    )
 
 
 def test_reverse_monte_carlo_runs_side_by_side(frames, tmp_path):
@@ -309,10 +313,10 @@ def test_reverse_monte_carlo_runs_side_by_side(frames, tmp_path):
     from materials_rmc import reverse_monte_carlo
     from materials_starts import closest_distances
 
-    facts = table.make("rmc-random", SMALL, frames, tmp_path, prior=None, replicas=2, seconds=None, moves=2000)
-    made = packing.read(table.ensemble_file(tmp_path, "silicon", "rmc-random", "2.5"))
+    facts = ensembles.make("rmc-random", SMALL, frames, tmp_path, prior=None, replicas=2, seconds=None, moves=2000)
+    made = packing.read(ensembles.ensemble_file(tmp_path, "silicon", "rmc-random", "2.5"))
     assert len(made) == 2 and facts["moves"] == 2000 and np.abs(made[0].positions - made[1].positions).max() > 0.1
-    goal = table.targets("g", SMALL, table.structures_of(frames))[0]
+    goal = materials_targets.targets("g", SMALL, materials_targets.structures_of(frames))[0]
     limits = closest_distances(frames)
     alone, _ = reverse_monte_carlo(SMALL, goal.observable.x, np.asarray(goal.data), moves=2000, seed=1, minimum_distances=limits)
     apart = alone.positions - made[1].positions
@@ -348,7 +352,7 @@ def test_verdicts():
 
 
 def test_rows_of_another_rule_are_left_out():
-    plans = [table.ruled(method) for method in ("g", "prior")]
+    plans = [sampling.ruled(method) for method in ("g", "prior")]
     rows = [dict(facts=dict(asked=dict(plan=plan))) for plan in (*plans, plans[0] | dict(steps=500), None)]
     odd = [dict(facts=dict(asked=dict(plan=plans[0], **one))) for one in (dict(steps=40), dict(fluctuate=False), dict(steps=None, fluctuate=True))]
     mixed = {"g": dict(zip("abcdefg", rows + odd, strict=True)), "gradient": {"a": rows[3]}, "prior": {"a": rows[1], "b": rows[3]}}
@@ -372,9 +376,9 @@ def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch,
     def sampled(method, *_, replicas, **__):
         if method == "g":
             raise RuntimeError("all diverged")
-        return table.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
+        return materials_targets.structures_of(frames)[:replicas], dict(seconds=1.0, r_factor=None)
 
-    monkeypatch.setattr(table, "sampled", sampled)
+    monkeypatch.setattr(ensembles, "sampled", sampled)
     options = dict(out=tmp_path / "t", results=tmp_path / "r.json", prior_of=lambda material, method: "silicon", replicas=3)
     assert table.run(["silicon"], ["g", "rmc-random", "prior"], **options) == 1
     said = capsys.readouterr().out
