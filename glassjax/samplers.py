@@ -206,7 +206,7 @@ def scaled(structure: Structure, density, wanted) -> Structure:
     return replace(structure, positions=structure.positions * factor, cell=structure.cell * factor)
 
 
-def breathe(sampler: Sampler, density, *, gain: float = 0.1, window: tuple[float, float] = (0.15, 1.0)) -> Breathe:
+def breathe(sampler: Sampler, density, *, gain: float = 0.15, window: tuple[float, float] = (0.15, 1.0)) -> Breathe:
     """Scale cell and positions after each step towards the density that the score infers (``density_change`` in its info, see `posterior`).
 
     Args:
