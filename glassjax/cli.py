@@ -200,6 +200,7 @@ def _train(commands) -> None:
     train.add_argument("--network", choices=("equivariant", "meshgraphnet"), default="equivariant", help="kind of network")
     train.add_argument("--cutoff", type=float, metavar="A", help="of the network's graph (its own default: 5); dense materials train faster at 4")
     train.add_argument("--elements", nargs="+", metavar="E", help="elements that the prior knows (default: those of the structures)")
+    train.add_argument("--validation", nargs="+", metavar="STRUCTURES", help="cells to evaluate the finished prior on: is it learning by heart?")
     train.add_argument("--start", metavar="NAME|FILE", help="a prior of other or of the same elements to begin from: saves steps")
     train.add_argument("--resume", action="store_true", help="continue this training")
     _together(train, "batches")

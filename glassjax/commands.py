@@ -185,6 +185,7 @@ def train(options) -> int:
     start = load_prior(options.start) if options.start else None
     structures = read_structures(options.structures, options.elements)
     elements = tuple(options.elements) if options.elements else structures[0].elements
+    unseen = read_structures(options.validation, list(elements)) if options.validation else []
     shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))
     network = make_network(dict(name=options.network, options=shape))
     record = dict(files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in options.structures])
@@ -203,12 +204,29 @@ def train(options) -> int:
         progress.line(f"{100 * min(1.0, share):3.0f} %   {clock(left)} left   step {step}   loss by noise band {values}")
 
     how = dict(network=network, elements=elements, options=settings, start=start, resume=options.resume, record=record)
-    training.train(structures, out=out, report=report, **how)
+    prior = training.train(structures, out=out, report=report, **how)
     if process:
         return 0
+    if unseen:
+        _validate(prior, structures, unseen, out)
     write_whole(out.with_suffix(".png"), png(plot_learning_curve(out.with_suffix(".csv"))))
     print(f"prior in {out}, learning curve in {out.with_suffix('.csv')} and {out.with_suffix('.png')}")
     return 0
+
+
+def _validate(prior, structures, unseen, out) -> None:
+    """Say how well a prior knows cells that it was not trained on, beside as many that it was, and put it into the model card."""
+    from glassjax._pytree import replace
+    from glassjax.priors.prior import save_prior
+    from glassjax.priors.training import denoising_losses
+
+    step = max(1, len(structures) // len(unseen))
+    known, others = (denoising_losses(prior, group) for group in (structures[::step][: len(unseen)], unseen))
+    print("loss by noise level (3: no knowledge)    training cells    others")
+    for level, (value, error) in known.items():
+        print(f"  {level:.2f} A {value:34.3f} +- {error:.3f}   {others[level][0]:.3f} +- {others[level][1]:.3f}")
+    losses = {f"{level:g}": dict(training=round(known[level][0], 4), validation=round(others[level][0], 4)) for level in known}
+    save_prior(replace(prior, card=json.dumps(json.loads(prior.card) | dict(validation=losses))), out)
 
 
 def melt_quench(options) -> int:

@@ -194,6 +194,11 @@ def test_generate_and_spectra(place, tmp_path, capsys):
     assert "--rmax" in error_of(capsys, "spectra", out / "ensemble.extxyz", "--function", "g", "--rmax", "40", "--out", tmp_path / "x.csv")
 
 
+def write_germanium(folder):
+    ase.io.write(folder / "germanium.extxyz", ase.Atoms("Ge2", [[0, 0, 0], [2.4, 0, 0]], cell=[9.0] * 3, pbc=True))
+    return folder / "germanium.extxyz"
+
+
 def test_train(place, tmp_path, capsys):
     from tiny import packing
 
@@ -216,6 +221,13 @@ def test_train(place, tmp_path, capsys):
 
     assert "got no prior 'nowhere'" in error_of(capsys, *train, tmp_path / "next.npz", "--start", "nowhere")
     train[train.index("--steps") + 1] = "0"  # what it begins from, unchanged
+    ase.io.write(tmp_path / "others.extxyz", [to_atoms(packing(seed)) for seed in (3, 4)])
+    assert "Ge" in error_of(capsys, *train, tmp_path / "next.npz", "--validation", write_germanium(tmp_path))
+    assert not (tmp_path / "next.npz").exists()
+    assert main([*train, str(tmp_path / "judged.npz"), "--start", str(out), "--validation", str(tmp_path / "others.extxyz")]) == 0
+    said, losses = capsys.readouterr().out, json.loads(glassjax.load_prior(tmp_path / "judged.npz").card)["validation"]
+    assert "training cells    others" in said and list(losses) == ["0.05", "0.1", "0.2", "0.4", "0.7"]
+    assert f"{losses['0.4']['training']:.3f} +- " in said and all(0 < v < 10 for one in losses.values() for v in one.values())
     assert main([*train, str(tmp_path / "next.npz"), "--start", str(out)]) == 0
     begun, ended = glassjax.load_prior(tmp_path / "next.npz"), glassjax.load_prior(out)
     assert json.loads(begun.card)["start"] == dict(prior="prior.npz", steps=2)

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny as small
 from ase.build import bulk
 from tiny import random_parameters
 
 from glassjax import structure as st
+from glassjax._pytree import replace
 from glassjax.io.atoms import from_atoms
 from glassjax.neighbors import build, neighbor_spec
 from glassjax.priors import features, training
@@ -294,6 +296,28 @@ class Wells:
         # two atoms, one bond: the displacement tells the difference of the two noises, and nothing more
         noise = inbox - jnp.asarray([self.clean[1] - self.clean[0], self.clean[0] - self.clean[1]], inbox.dtype)
         return noise / (2 * graph.globals**2)
+
+
+def test_losses_at_some_noise_levels(monkeypatch):
+    """What `denoising_loss` gives one by one; 3 for no knowledge; lists that are too short grow; single ones have no standard error."""
+    cells, prior = [small.packing(seed) for seed in (1, 2, 3)], small.tiny_prior()
+    zero = replace(prior, params=jax.tree.map(jnp.zeros_like, prior.params))
+    (mean, error) = training.denoising_losses(zero, cells, levels=(0.3,), draws=4)[0.3]
+    # |eps|^2 summed over xyz has variance 6; 12 draws of 32 atoms
+    assert abs(mean - 3.0) < 4 * np.sqrt(6 / (12 * 32)) and 0.3 < error / np.sqrt(6 / (12 * 32)) < 2
+    found = training.denoising_losses(prior, cells, levels=(0.1, 0.5), draws=2, seed=7)
+    spec = training.training_spec(cells, prior.network.cutoff)
+    keys = [jax.random.fold_in(jax.random.key(7), i) for i in range(6)]
+    values = [float(denoising_loss(keys[i], prior.network, prior.params, cells[i // 2], jnp.float32(0.5), spec)[0]) for i in range(6)]
+    assert found[0.5] == pytest.approx((np.mean(values), np.std(values, ddof=1) / np.sqrt(6)), rel=1e-4)
+    whole = training.training_spec
+    monkeypatch.setattr(training, "training_spec", lambda *a: dataclasses.replace(whole(*a), capacity=4, edges=64))
+    again = training.denoising_losses(prior, cells, levels=(0.1, 0.5), draws=2, seed=7)
+    assert list(again) == list(found) and np.allclose(list(again.values()), list(found.values()), rtol=1e-4)
+    assert np.isnan(training.denoising_losses(prior, cells[:1], levels=(0.1,), draws=1)[0.1][1])
+    for wrong in (dict(structures=[]), dict(structures=cells, draws=0), dict(structures=cells, levels=(0.0,))):
+        with pytest.raises(ValueError, match="needs at least one structure and draw, and levels above 0 A"):
+            training.denoising_losses(prior, **wrong)
 
 
 def test_exact_score_of_a_dimer_leaves_the_unknowable_half():

@@ -14,13 +14,14 @@ import numpy as np
 import optax
 
 from glassjax._pytree import replace
-from glassjax.neighbors import build, neighbor_spec
+from glassjax.neighbors import build, grow, neighbor_spec
 from glassjax.priors import trainer
 from glassjax.priors.loss import denoising_loss
 from glassjax.priors.prior import Prior, describe_network, flatten, load_prior, save_prior, unflatten
 from glassjax.structure import Structure
 
 LASTING = ("levels", "floor", "strain")  # what a training that goes on must not change: the card states it for all steps
+LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7)  # A, at which priors are evaluated
 BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)  # A, noise levels between the columns of the learning curve
 
 
@@ -251,6 +252,49 @@ def transferred(start: Prior, params: dict, network, elements: tuple[str, ...]) 
             value = np.stack(rows)
         fresh[name] = value
     return jax.tree.map(jnp.asarray, unflatten(fresh))
+
+
+def denoising_losses(
+    prior: Prior, structures: Sequence[Structure], *, levels=LEVELS, draws: int = 2, seed: int = 0
+) -> dict[float, tuple[float, float]]:
+    """How well a prior knows structures: mean over atoms of |sigma s + eps|^2, 3 for none, at some noise levels.
+
+    Where its training cells have lower losses than others it knows them by heart: more frames (`glassjax.melt_quench.thermal_frames`) or cells then
+    do more than a longer training. The noise depends on ``seed`` and the place of a structure alone, so that priors are compared with the same.
+
+    Args:
+      prior: `Prior`.
+      structures: clean cells; sizes may differ.
+      levels: sigma, A.
+      draws: of noise for each structure.
+      seed: of the noise.
+
+    Returns:
+      {sigma: (mean over structures and draws, its standard error)}; NaN for the error of a single one.
+
+    Raises:
+      ValueError: no structures, elements that the prior does not know, or levels or draws that are not positive.
+    """
+    if not structures or draws < 1 or not all(level > 0 for level in levels):
+        raise ValueError(
+            f"got {len(structures)} structures, {draws} draws, levels {levels}; needs at least one structure and draw, and levels above 0 A"
+        )
+    cells, spec = pad(structures, prior.elements), training_spec(structures, prior.network.cutoff)
+    places = [(i, jax.random.fold_in(jax.random.key(seed), draws * i + j)) for i in range(len(structures)) for j in range(draws)]
+
+    def program(spec):
+        pick = lambda i: jax.tree.map(lambda leaf: leaf[i], cells)  # noqa: E731
+        return jax.jit(lambda key, i, sigma: denoising_loss(key, prior.network, prior.params, pick(i), sigma, spec))
+
+    one, found = program(spec), {}
+    for level in levels:
+        values, needed = zip(*(one(key, i, jnp.float32(level)) for i, key in places), strict=True)
+        while (larger := grow(spec, jnp.stack(needed))) != spec:
+            spec, one = larger, program(larger)
+            values, needed = zip(*(one(key, i, jnp.float32(level)) for i, key in places), strict=True)
+        values = np.array(values, dtype=float)
+        found[float(level)] = (float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan)
+    return found
 
 
 def _prior(state, network, elements, card, elapsed, losses) -> Prior:
