@@ -92,7 +92,7 @@ def pack(state: Path, only=None, folder: Path = DATA) -> int:
             print(f"{path.name}: {len(frames)} cells of {made} conditions, {path.stat().st_size / 1024:.0f} KiB")
         if cells := reference.finished(state, reference.TRAINING[material]):
             write(cells, training_file(material, folder))
-            print(f"{training_file(material, folder).name}: {len(cells)} cells to train on")
+            print(f"{training_file(material, folder).name}: {len({c.info['replica'] for c in cells})} cells to train on, {len(cells)} frames")
         for condition in group:
             if (material, condition.label) in short:
                 found = short[material, condition.label]
