@@ -63,7 +63,8 @@ def make(
 ) -> dict:
     """Make one ensemble unless ``out`` holds it, as `ensemble_file` and its facts beside it; the facts.
 
-    One of fewer replicas, another prior, another rule or, where it is guided, other reference cells than asked for now is made again.
+    One of fewer replicas, a shorter budget, another prior, another rule or, where it is guided, other reference cells than asked for now is made
+    again.
     ``trained``: condition and reference cells of the prior's training, to which fluctuations are adjusted and by which a fit is judged.
     """
     from glassjax.archive import write_whole
@@ -108,7 +109,7 @@ def make(
 
 
 def _covers(known: dict, asked: dict) -> bool:
-    """Whether an ensemble that was asked for by ``known`` serves for ``asked``: the same, or more replicas, or a longer budget of seconds."""
+    """Whether an ensemble that was asked for by ``known`` serves for ``asked``: the same, with as many replicas and seconds of budget or more."""
     more = dict(replicas=asked["replicas"]) | ({"seconds": asked["seconds"]} if asked.get("seconds") else {})
     enough = known["replicas"] >= asked["replicas"] and (not asked.get("seconds") or (known.get("seconds") or 0.0) >= asked["seconds"])
     return enough and known | more == asked | more

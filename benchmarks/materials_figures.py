@@ -118,7 +118,7 @@ def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -
         print(f"{old} ensembles by another rule than that of now are left out; `python benchmarks/materials.py table` makes them again")
     marks = {name: mark(prior_file(name)) for name in (*MATERIALS, JOINT) if prior_file(name).exists()}
     if others := of_other_priors(table, marks):
-        print(f"{others} ensembles are of other priors than those of {prior_file(JOINT).parent}; `table` makes them again")
+        print(f"of other priors than those of {prior_file(JOINT).parent} ({len(others)}): {', '.join(others)}")
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
     if not table:
         return 0

@@ -78,10 +78,11 @@ def read(path: Path) -> list:
 def pack(state: Path, only=None, folder: Path = DATA) -> int:
     """Write the packed file of every material from the cells in ``state`` and those that are packed already; print what it holds.
 
-    A condition with fewer than ``FEWEST`` replicas has no spread to compare with: it is named, `load` leaves it out, and the exit status is 1.
+    A condition with fewer than ``FEWEST`` replicas has no spread to compare with: it is named, `load` leaves it out, and the exit status is 1, as it
+    is where cells to train on have fewer frames than they need.
     """
     unpack(state, only, folder)
-    short = {(c.material, c.label): number for c, number in incomplete(state, only)}
+    short, partial = {(c.material, c.label): number for c, number in incomplete(state, only)}, []
     for material in dict.fromkeys(c.material for c in reference.conditions(only)):
         group = reference.conditions([material])
         frames = [frame for condition in group for frame in reference.finished(state, condition)]
@@ -93,6 +94,11 @@ def pack(state: Path, only=None, folder: Path = DATA) -> int:
         if cells := reference.finished(state, reference.TRAINING[material]):
             write(cells, training_file(material, folder))
             print(f"{training_file(material, folder).name}: {len({c.info['replica'] for c in cells})} cells to train on, {len(cells)} frames")
+            whole = reference.TRAINING[material].frames
+            few = [r for r in dict.fromkeys(c.info["replica"] for c in cells) if sum(c.info["replica"] == r for c in cells) < whole]
+            if few:
+                partial.append(material)
+                print(f"  cells {few} have fewer frames than the {whole} they need; run `python benchmarks/materials.py reference`")
         for condition in group:
             if (material, condition.label) in short:
                 found = short[material, condition.label]
@@ -100,7 +106,7 @@ def pack(state: Path, only=None, folder: Path = DATA) -> int:
                     f"  does not count: {material} {condition.label}, got {found} replicas; needs {FEWEST}; "
                     "run `python benchmarks/materials.py reference`"
                 )
-    return 1 if short else 0
+    return 1 if short or partial else 0
 
 
 def unpack(state: Path, only=None, folder: Path = DATA) -> int:
@@ -121,6 +127,7 @@ def unpack(state: Path, only=None, folder: Path = DATA) -> int:
                 )
             condition = known[label]
             out = condition.path(state, replica)
+            frames = frames[: condition.frames]
             if out.exists() and len(ase.io.read(out, ":")) >= len(frames):
                 continue  # a cell to train on may be packed with a part of its frames: `make` adds the others
             out.parent.mkdir(parents=True, exist_ok=True)

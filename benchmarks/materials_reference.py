@@ -177,7 +177,9 @@ def complete(condition: Condition, path: Path) -> bool:
 
 
 def make(condition: Condition, replica: int, state: Path) -> float | None:
-    """Make one cell and keep it in ``state``; CPU seconds it took, or None where it is there already or another process is making it."""
+    """Make one cell and keep it in ``state``; CPU seconds it took, or None where it is there already or another process is making it.
+
+    Of a cell to train on, frames that are missing are added; the seconds are those of before too."""
     import ase.io
 
     out = condition.path(state, replica)
@@ -199,7 +201,7 @@ def make(condition: Condition, replica: int, state: Path) -> float | None:
             protocol = dataclasses.replace(published(condition.rate), snapshots=first)
             melt_quench(list(condition.symbols), condition.density, out=raw, seed=condition.seed + replica, protocol=protocol)
             frames = ase.io.read(raw, ":")
-        frames, before = frames[:first], frames[0].info.get("seconds", 0.0)
+        frames, before = frames[:first], max(0.0, frames[0].info.get("seconds", 0.0))
         if condition.frames > first:
             frames += thermal_frames(frames[-1], frames=condition.frames - first, seed=condition.seed + replica)
         seconds = before + time.process_time() - started

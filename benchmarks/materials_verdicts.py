@@ -32,10 +32,12 @@ def current(table: dict) -> dict:
     return {m: {method: found for method, found in ms.items() if found} for m, ms in rows.items() if any(ms.values())}
 
 
-def of_other_priors(table: dict, marks: dict[str, str]) -> int:
-    """How many ensembles are of another prior than the one of ``marks`` (of each material, and of "joint")."""
-    rows = [(JOINT_PRIOR if method in JOINT else m, r) for m, ms in table.items() for method in RULED for r in ms.get(method, {}).values()]
-    return sum(marks.get(name) != row["facts"]["asked"].get("prior") for name, row in rows)
+def of_other_priors(table: dict, marks: dict[str, str]) -> list[str]:
+    """Ensembles, as "material method condition", of another prior than the one of ``marks`` (of each material, and of "joint")."""
+    rows = [
+        (JOINT_PRIOR if method in JOINT else m, m, method, c, r) for m, ms in table.items() for method in RULED for c, r in ms.get(method, {}).items()
+    ]
+    return [f"{m} {method} {c}" for name, m, method, c, row in rows if marks.get(name) != row["facts"]["asked"].get("prior")]
 
 
 def verdicts(table: dict) -> list[str]:

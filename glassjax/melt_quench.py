@@ -100,9 +100,9 @@ def _load_lammps():
 @contextlib.contextmanager
 def _engine(symbols: list[str], length: float, positions, *, timestep: float):
     """A LAMMPS engine with atoms at ``positions`` [n, 3] (A) of a cubic cell, not yet moving, and a function that turns the potential on."""
-    lammps = _load_lammps()
     elements = tuple(dict.fromkeys(symbols))
     style, name, _ = find_potential(elements)
+    lammps = _load_lammps()
     engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     try:
         run = engine.command
@@ -205,28 +205,31 @@ def thermal_frames(
     A prior that is trained on few frames of a cell learns the thermal displacements of those by heart; more of them cost a small part of the cell.
 
     Args:
-      atoms: ``ase.Atoms`` in a cubic periodic cell, such as a frame of `melt_quench`.
+      atoms: ``ase.Atoms`` in a cubic periodic cell, such as a frame of `melt_quench`. The velocities are new, the positions should be thermal: atoms
+        at rest share what they are given with their springs and take some 3 ps to warm up.
       frames: how many.
       interval: ps between them.
       temperature: K.
-      equilibration_time: ps before the first frame; the velocities are new.
+      equilibration_time: ps before the first frame, 0 or more.
       timestep: fs.
       seed: of the velocities.
 
     Returns:
-      ``ase.Atoms`` with the info of ``atoms`` and the energy of each, ``energy_per_atom`` (eV).
+      ``ase.Atoms`` with the info of ``atoms``, the potential energy of each (``energy_per_atom``, eV) and ``thermal``: "T K, interval ps, seed".
 
     Raises:
-      ValueError: a cell that is not cubic, fewer than one frame, times or a temperature that are not positive, or no potential for the elements.
+      ValueError: a cell that is not cubic and periodic, fewer than one frame, times or a temperature that are no such numbers, or no potential for
+        the elements.
+      ImportError: without LAMMPS (extra ``[md]``).
     """
     cell = np.asarray(atoms.cell.array, dtype=float)
-    if not np.allclose(cell, cell[0, 0] * np.eye(3), atol=1e-6) or cell[0, 0] <= 0:
-        raise ValueError(f"got a cell {cell.tolist()}; needs a cubic one")
-    wrong = {name: value for name, value in dict(interval=interval, temperature=temperature, timestep=timestep).items() if not value > 0}
-    if frames < 1 or wrong or equilibration_time < 0:
+    if not np.allclose(cell, cell[0, 0] * np.eye(3), atol=1e-6) or cell[0, 0] <= 0 or not all(atoms.pbc):
+        raise ValueError(f"got a cell {cell.tolist()}, periodic {atoms.pbc.tolist()}; needs a cubic periodic one")
+    good = all(0 < value < np.inf for value in (interval, temperature, timestep)) and 0 <= equilibration_time < np.inf
+    if frames != int(frames) or frames < 1 or not good:
         raise ValueError(
             f"got frames = {frames}, interval = {interval}, temperature = {temperature}, equilibration_time = {equilibration_time} and "
-            f"timestep = {timestep}; needs at least one frame, and positive numbers"
+            f"timestep = {timestep}; needs a whole number of frames from 1 on, an equilibration_time of 0 or more, and positive numbers"
         )
     symbols, length, made = atoms.get_chemical_symbols(), float(cell[0, 0]), []
     with _engine(symbols, length, atoms.positions % length, timestep=timestep) as (engine, interact):
@@ -241,7 +244,7 @@ def thermal_frames(
             positions, energy = _snapshot(engine, len(symbols))
             frame = atoms.copy()
             frame.positions = positions % length
-            frame.info["energy_per_atom"] = energy
+            frame.info |= dict(energy_per_atom=energy, thermal=f"{temperature:g} K, {interval:g} ps, seed {seed}")
             made.append(frame)
     return made
 

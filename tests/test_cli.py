@@ -203,6 +203,8 @@ def test_train(place, tmp_path, capsys):
     from tiny import packing
 
     from glassjax import to_atoms
+    from glassjax.io.atoms import read_structures
+    from glassjax.priors.training import denoising_losses
 
     ase.io.write(tmp_path / "cells.extxyz", [to_atoms(packing(seed)) for seed in (1, 2)])
     train = ["train", str(tmp_path / "cells.extxyz"), "--steps", "2", "--batch", "1", "--out"]
@@ -224,10 +226,17 @@ def test_train(place, tmp_path, capsys):
     ase.io.write(tmp_path / "others.extxyz", [to_atoms(packing(seed)) for seed in (3, 4)])
     assert "Ge" in error_of(capsys, *train, tmp_path / "next.npz", "--validation", write_germanium(tmp_path))
     assert not (tmp_path / "next.npz").exists()
-    assert main([*train, str(tmp_path / "judged.npz"), "--start", str(out), "--validation", str(tmp_path / "others.extxyz")]) == 0
-    said, losses = capsys.readouterr().out, json.loads(glassjax.load_prior(tmp_path / "judged.npz").card)["validation"]
-    assert "training cells    others" in said and list(losses) == ["0.05", "0.1", "0.2", "0.4", "0.7"]
-    assert f"{losses['0.4']['training']:.3f} +- " in said and all(0 < v < 10 for one in losses.values() for v in one.values())
+    judged, others = tmp_path / "judged.npz", str(tmp_path / "others.extxyz")
+    assert "to validate on; needs cells that are not" in error_of(capsys, *train, judged, "--validation", tmp_path / "cells.extxyz")
+    ase.io.write(tmp_path / "small.extxyz", to_atoms(packing(3, atoms=24)))
+    assert "other numbers of atoms" in error_of(capsys, *train, judged, "--validation", tmp_path / "small.extxyz")
+    assert main([*train, str(judged), "--start", str(out), "--validation", others]) == 0
+    said, facts = capsys.readouterr().out, json.loads(glassjax.load_prior(judged).card)["validation"]
+    assert "losses of 2 training cells and 2 others" in said and list(facts["losses"]) == ["0.05", "0.1", "0.2", "0.4", "0.7"]
+    assert facts["cells"] == [2, 2] and facts["files"][0]["file"] == others
+    for name, file in (("training", tmp_path / "cells.extxyz"), ("validation", others)):
+        value, error = denoising_losses(glassjax.load_prior(judged), read_structures(file))[0.4]
+        assert facts["losses"]["0.4"][name] == round(value, 4) and f"{value:.3f} +- {error:.3f}" in said
     assert main([*train, str(tmp_path / "next.npz"), "--start", str(out)]) == 0
     begun, ended = glassjax.load_prior(tmp_path / "next.npz"), glassjax.load_prior(out)
     assert json.loads(begun.card)["start"] == dict(prior="prior.npz", steps=2)

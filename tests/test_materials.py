@@ -98,7 +98,7 @@ def fake(state, condition, replicas, seed=0):
         ase.io.write(path, atoms, format="extxyz")
 
 
-def test_pack_and_load(tmp_path, capsys):
+def test_pack_and_load(tmp_path, capsys, monkeypatch):
     state, folder = tmp_path / "state", tmp_path / "data"
     kept, short = reference.MATERIALS["silicon"][:2]
     fake(state, kept, reference.FEWEST)
@@ -140,6 +140,18 @@ def test_pack_and_load(tmp_path, capsys):
     packing.pack(state, ["silicon"], folder)
     fake(other, training, 1)
     assert packing.unpack(other, ["silicon"], folder) == 1 and len(reference.finished(other, training)) == training.frames
+    # one that is packed with a part of its frames comes back so, and is named; more than are needed are left out
+    ase.io.write(training.path(state, 0), several[:6], format="extxyz")
+    capsys.readouterr()
+    parts, folder_of_parts = tmp_path / "parts", tmp_path / "packed parts"
+    assert packing.pack(state, ["silicon"], folder_of_parts) == 1
+    assert "cells [0] have fewer frames than the 30 they need" in capsys.readouterr().out
+    packing.unpack(parts, ["silicon"], folder_of_parts)
+    assert len(reference.finished(parts, training)) == 6
+    monkeypatch.setattr(reference, "MORE", 2)
+    assert packing.unpack(tmp_path / "shorter", ["silicon"], folder) and len(reference.finished(tmp_path / "shorter", training)) == 8
+    assert packing.unpack(tmp_path / "shorter", ["silicon"], folder) == 0
+    monkeypatch.undo()
     for frame in several:
         frame.info.update(material="silicon", condition="9.9", replica=0, rate_K_ps=100.0)
     packing.write(several, packing.data_file("silicon", folder))

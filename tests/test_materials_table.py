@@ -365,8 +365,9 @@ def test_rows_of_another_rule_are_left_out():
 def test_rows_of_another_prior_are_counted():
     one, other = (dict(facts=dict(asked=dict(prior=mark))) for mark in "ab")
     made = {"silicon": {"g": {"2.0": one, "2.5": other}, "joint-g": {"2.0": other}, "rmc-random": {"2.5": dict(facts=dict(asked=dict(prior=None)))}}}
-    assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "b"}) == 1
-    assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "a"}) == 2 and verdicts.of_other_priors(made, {}) == 3
+    assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "b"}) == ["silicon g 2.5"]
+    assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "a"}) == ["silicon g 2.5", "silicon joint-g 2.0"]
+    assert len(verdicts.of_other_priors(made, {})) == 3
 
 
 def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):

@@ -76,7 +76,7 @@ def test_thermal_frames():
     side = crystal.cell[0, 0]
     apart = np.array([f.positions - crystal.positions for f in frames])
     apart -= side * np.round(apart / side)
-    assert len(frames) == 4 and all(f.info["seed"] == 5 for f in frames)
+    assert len(frames) == 4 and all(f.info["seed"] == 5 and f.info["thermal"] == "300 K, 0.5 ps, seed 3" for f in frames)
     # B of silicon at 300 K is 0.46 A^2 (measured): 0.076 A; this potential's transverse acoustic waves are too soft
     assert 0.07 < np.sqrt((apart**2).mean()) < 0.13
     energies = np.array([f.info["energy_per_atom"] for f in frames])
@@ -91,12 +91,16 @@ def test_thermal_frames_of_bad_input():
     from ase.build import bulk
 
     crystal = bulk("Si", a=5.432, cubic=True)
-    with pytest.raises(ValueError, match="got frames = 0, .* needs at least one frame"):
-        thermal_frames(crystal, frames=0)
-    with pytest.raises(ValueError, match="temperature = -1.0"):
-        thermal_frames(crystal, frames=1, temperature=-1.0)
-    with pytest.raises(ValueError, match="needs a cubic one"):
+    wrong = (dict(frames=0), dict(frames=2.5), dict(temperature=-1.0), dict(interval=np.inf), dict(equilibration_time=np.nan), dict(timestep=0.0))
+    for options in wrong:
+        with pytest.raises(ValueError, match="needs a whole number of frames from 1 on"):
+            thermal_frames(crystal, **(dict(frames=1) | options))
+    with pytest.raises(ValueError, match="needs a cubic periodic one"):
         thermal_frames(bulk("Si"), frames=1)
+    open_ended = crystal.copy()
+    open_ended.pbc = (True, True, False)
+    with pytest.raises(ValueError, match="needs a cubic periodic one"):
+        thermal_frames(open_ended, frames=1)
     crystal.symbols[:] = "Xe"
     with pytest.raises(ValueError, match="no shipped potential"):
         thermal_frames(crystal, frames=1)

@@ -260,7 +260,8 @@ def denoising_losses(
     """How well a prior knows structures: mean over atoms of |sigma s + eps|^2, 3 for none, at some noise levels.
 
     Where its training cells have lower losses than others it knows them by heart: more frames (`glassjax.melt_quench.thermal_frames`) or cells then
-    do more than a longer training. The noise depends on ``seed`` and the place of a structure alone, so that priors are compared with the same.
+    do more than a longer training. The noise of a structure depends on ``seed``, its place and the size of the largest alone, so that priors are
+    compared with the same.
 
     Args:
       prior: `Prior`.
@@ -270,17 +271,21 @@ def denoising_losses(
       seed: of the noise.
 
     Returns:
-      {sigma: (mean over structures and draws, its standard error)}; NaN for the error of a single one.
+      {sigma: (mean over structures and draws, its standard error from structure to structure)}; NaN for the error of a single one. Frames of one
+      cell are not independent: their standard error is too small.
 
     Raises:
-      ValueError: no structures, elements that the prior does not know, or levels or draws that are not positive.
+      ValueError: no structures, elements that the prior does not know, no levels or draws, or a level that is not a positive number.
     """
-    if not structures or draws < 1 or not all(level > 0 for level in levels):
+    levels, known = tuple(levels), set(prior.elements)
+    if not structures or draws < 1 or not levels or not all(0 < level < math.inf for level in levels):
         raise ValueError(
-            f"got {len(structures)} structures, {draws} draws, levels {levels}; needs at least one structure and draw, and levels above 0 A"
+            f"got {len(structures)} structures, {draws} draws, levels {levels}; needs at least one of each, and levels above 0 A; correct them"
         )
-    cells, spec = pad(structures, prior.elements), training_spec(structures, prior.network.cutoff)
-    places = [(i, jax.random.fold_in(jax.random.key(seed), draws * i + j)) for i in range(len(structures)) for j in range(draws)]
+    if missing := {e for s in structures for e in s.elements} - known:
+        raise ValueError(f"got structures of {', '.join(sorted(missing))}; needs elements of the prior: {', '.join(prior.elements)}")
+    cells, spec, base = pad(structures, prior.elements), training_spec(structures, prior.network.cutoff), jax.random.key(seed)
+    places = [(i, jax.random.fold_in(jax.random.fold_in(base, i), j)) for i in range(len(structures)) for j in range(draws)]
 
     def program(spec):
         pick = lambda i: jax.tree.map(lambda leaf: leaf[i], cells)  # noqa: E731
@@ -292,7 +297,7 @@ def denoising_losses(
         while (larger := grow(spec, jnp.stack(needed))) != spec:
             spec, one = larger, program(larger)
             values, needed = zip(*(one(key, i, jnp.float32(level)) for i, key in places), strict=True)
-        values = np.array(values, dtype=float)
+        values = np.array(values, dtype=float).reshape(-1, draws).mean(axis=1)
         found[float(level)] = (float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan)
     return found
 
