@@ -110,9 +110,8 @@ def make(
 
 def _covers(known: dict, asked: dict) -> bool:
     """Whether an ensemble that was asked for by ``known`` serves for ``asked``: the same, with as many replicas and seconds of budget or more."""
-    more = dict(replicas=asked["replicas"]) | ({"seconds": asked["seconds"]} if asked.get("seconds") else {})
-    enough = known["replicas"] >= asked["replicas"] and (not asked.get("seconds") or (known.get("seconds") or 0.0) >= asked["seconds"])
-    return enough and known | more == asked | more
+    least = {name: asked[name] for name in ("replicas", "seconds") if asked.get(name)}
+    return known | least == asked and all((known.get(name) or 0.0) >= value for name, value in least.items())
 
 
 def marks_of(frames) -> list[str]:

@@ -362,7 +362,7 @@ def test_rows_of_another_rule_are_left_out():
     assert verdicts.current(made) == {"silicon": kept | {"rmc-random": {"b": budgets["b"]}}}
 
 
-def test_rows_of_another_prior_are_counted():
+def test_rows_of_another_prior_are_named():
     one, other = (dict(facts=dict(asked=dict(prior=mark))) for mark in "ab")
     made = {"silicon": {"g": {"2.0": one, "2.5": other}, "joint-g": {"2.0": other}, "rmc-random": {"2.5": dict(facts=dict(asked=dict(prior=None)))}}}
     assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "b"}) == ["silicon g 2.5"]

@@ -66,7 +66,7 @@ def pad(structures: Sequence[Structure], elements: tuple[str, ...]) -> Structure
     for s in structures:
         missing = set(s.elements) - set(elements)
         if missing:
-            raise ValueError(f"training cell has {', '.join(sorted(missing))}; the prior is for {', '.join(elements)}")
+            raise ValueError(f"got structures of {', '.join(sorted(missing))}; needs elements of the prior: {', '.join(elements)}")
         extra = most - s.positions.shape[0]
         order = np.array([elements.index(e) for e in s.elements], np.int32)
         species = np.concatenate([order[np.asarray(s.species)], np.full(extra, -1, np.int32)])
@@ -277,26 +277,25 @@ def denoising_losses(
     Raises:
       ValueError: no structures, elements that the prior does not know, no levels or draws, or a level that is not a positive number.
     """
-    levels, known = tuple(levels), set(prior.elements)
+    levels = tuple(levels)
     if not structures or draws < 1 or not levels or not all(0 < level < math.inf for level in levels):
         raise ValueError(
             f"got {len(structures)} structures, {draws} draws, levels {levels}; needs at least one of each, and levels above 0 A; correct them"
         )
-    if missing := {e for s in structures for e in s.elements} - known:
-        raise ValueError(f"got structures of {', '.join(sorted(missing))}; needs elements of the prior: {', '.join(prior.elements)}")
     cells, spec, base = pad(structures, prior.elements), training_spec(structures, prior.network.cutoff), jax.random.key(seed)
     places = [(i, jax.random.fold_in(jax.random.fold_in(base, i), j)) for i in range(len(structures)) for j in range(draws)]
 
-    def program(spec):
-        pick = lambda i: jax.tree.map(lambda leaf: leaf[i], cells)  # noqa: E731
-        return jax.jit(lambda key, i, sigma: denoising_loss(key, prior.network, prior.params, pick(i), sigma, spec))
+    def loss(spec, key, i, sigma):
+        return denoising_loss(key, prior.network, prior.params, jax.tree.map(lambda leaf: leaf[i], cells), sigma, spec)
 
-    one, found = program(spec), {}
+    one, found = jax.jit(loss, static_argnums=0), {}
     for level in levels:
-        values, needed = zip(*(one(key, i, jnp.float32(level)) for i, key in places), strict=True)
-        while (larger := grow(spec, jnp.stack(needed))) != spec:
-            spec, one = larger, program(larger)
-            values, needed = zip(*(one(key, i, jnp.float32(level)) for i, key in places), strict=True)
+        while True:
+            values, needed = zip(*(one(spec, key, i, jnp.float32(level)) for i, key in places), strict=True)
+            larger = grow(spec, jnp.stack(needed))
+            if larger == spec:
+                break
+            spec = larger
         values = np.array(values, dtype=float).reshape(-1, draws).mean(axis=1)
         found[float(level)] = (float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan)
     return found
