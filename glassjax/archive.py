@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all: any bytes, or arrays with a JSON header."""
+"""Files that are there whole or not at all: any bytes, or arrays with a JSON header; and what a record keeps of one that was read."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -59,3 +60,8 @@ def read_arrays(path) -> tuple[dict, dict[str, np.ndarray]]:
     except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, RuntimeError, SyntaxError, struct.error, zlib.error) as error:
         raise CorruptedArchive(str(error)) from error
     return header, arrays
+
+
+def file_record(path) -> dict[str, str]:
+    """What a record keeps of a file that was read: its name as given, and the SHA-256 of its bytes."""
+    return dict(file=str(path), sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 import time
@@ -173,10 +172,10 @@ def _may_train(out: Path, resume: bool) -> None:
 def train(options) -> int:
     """Train a prior."""
     from glassjax import distributed
-    from glassjax.archive import write_whole
+    from glassjax.archive import file_record, write_whole
     from glassjax.io.atoms import read_structures
     from glassjax.plots import plot_learning_curve, png
-    from glassjax.priors import training
+    from glassjax.priors import training, validation
     from glassjax.priors.prior import load_prior, make_network
 
     process = _join(options)
@@ -185,10 +184,10 @@ def train(options) -> int:
     start = load_prior(options.start) if options.start else None
     structures = read_structures(options.structures, options.elements)
     elements = tuple(options.elements) if options.elements else structures[0].elements
-    known, unseen = _comparable(structures, options, elements)
+    known, unseen = validation.comparable(structures, options, elements)
     shape = dict(elements=len(elements)) | ({} if options.cutoff is None else dict(cutoff=options.cutoff))
     network = make_network(dict(name=options.network, options=shape))
-    record = dict(files=[dict(file=str(f), sha256=_checksum(f)) for f in options.structures])
+    record = dict(files=[file_record(f) for f in options.structures])
     if options.resume and out.exists():  # what it began from then
         record |= {key: value for key, value in json.loads(load_prior(out).card).items() if key == "start"}
     elif start is not None:
@@ -210,55 +209,8 @@ def train(options) -> int:
     write_whole(out.with_suffix(".png"), png(plot_learning_curve(out.with_suffix(".csv"))))
     print(f"prior in {out}, learning curve in {out.with_suffix('.csv')} and {out.with_suffix('.png')}")
     if unseen:
-        _validate(prior, known, unseen, options, out)
+        validation.validate(prior, known, unseen, options, out)
     return 0
-
-
-def _comparable(structures, options, elements) -> tuple[list, list]:
-    """Cells to validate on (at most 16, evenly from those given) and as many training cells of the same composition; empty without --validation.
-
-    Raises ``ValueError`` for a file that is trained on, and where no training cell has the composition.
-    """
-    from glassjax.io.atoms import read_structures
-
-    if not options.validation:
-        return [], []
-    files = {_checksum(f): f for f in options.structures}
-    if same := [f for f in options.validation if _checksum(f) in files]:
-        raise ValueError(f"got {', '.join(same)} to train on and to validate on; needs cells that are not trained on; leave some out of the training")
-
-    def counts(one) -> list[int]:
-        return np.bincount(np.asarray(one.species), minlength=len(elements)).tolist()
-
-    def some(cells: list) -> list:
-        return [cells[i] for i in np.linspace(0, len(cells) - 1, min(16, len(cells))).astype(int)]
-
-    unseen = read_structures(options.validation, list(elements))
-    known = [one for one in structures if counts(one) in [counts(other) for other in unseen]]
-    if not known:
-        raise ValueError("got cells to validate on with other numbers of atoms than the training cells; needs some with the same; pass others")
-    return some(known), some(unseen)
-
-
-def _checksum(file) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-def _validate(prior, known, unseen, options, out) -> None:
-    """Say how well a prior knows cells that it was not trained on, beside some that it was, and put it into the model card."""
-    from glassjax._pytree import replace
-    from glassjax.priors.prior import save_prior
-    from glassjax.priors.training import denoising_losses
-
-    print(f"losses of {len(known)} training cells and {len(unseen)} others by noise level (3: no knowledge)", flush=True)
-    losses = {}
-    both = [denoising_losses(prior, group) for group in (known, unseen)]
-    for level in both[0]:
-        (ours, error), (theirs, its) = both[0][level], both[1][level]
-        print(f"  {level:.2f} A   {ours:.3f} +- {error:.3f}   {theirs:.3f} +- {its:.3f}", flush=True)
-        losses[f"{level:g}"] = dict(training=round(ours, 4), validation=round(theirs, 4))
-    facts = dict(files=[dict(file=str(f), sha256=_checksum(f)) for f in options.validation], cells=[len(known), len(unseen)], losses=losses)
-    save_prior(replace(prior, card=json.dumps(json.loads(prior.card) | dict(validation=facts))), out)
 
 
 def melt_quench(options) -> int:

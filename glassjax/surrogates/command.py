@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 def train_surrogate(options) -> int:
     """Train a surrogate on cells and their site spectra, judge it on the cells held out, and write both to its file."""
     from glassjax._pytree import replace
+    from glassjax.archive import file_record
     from glassjax.io.atoms import from_atoms
     from glassjax.surrogates.evaluation import evaluate
     from glassjax.surrogates.surrogate import save_surrogate
@@ -29,7 +29,7 @@ def train_surrogate(options) -> int:
     kept = [i for i in range(len(frames)) if i not in held]
     files = [*options.structures, options.labels]
     record = dict(
-        files=[dict(file=str(f), sha256=hashlib.sha256(Path(f).read_bytes()).hexdigest()) for f in files],
+        files=[file_record(f) for f in files],
         array=options.array,
         held_out=[frames[i].info.get("name", i) for i in held],
         note=options.note,
