@@ -18,6 +18,7 @@ import materials_pack as packing  # noqa: E402
 import materials_priors as priors  # noqa: E402
 import materials_reference as reference  # noqa: E402
 import materials_sampling as sampling  # noqa: E402
+import materials_summary as summary  # noqa: E402
 import materials_table as table  # noqa: E402
 import materials_targets  # noqa: E402
 import materials_verdicts as verdicts  # noqa: E402
@@ -349,6 +350,33 @@ def test_verdicts():
     assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 4
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
     assert all(line.startswith("reached") for line in verdicts.checks(good)[1:]) and not verdicts.misses(good)
+
+
+def test_summaries():
+    count = dict(replicas=dict(generated=4, reference=6))
+    rows = {"2.5": invented(-0.01, 0.01, 92.5) | count, "3.5": invented(0.015, 0.05, 50.0, margin=-0.2) | count}
+    rows["2.5"]["facts"] |= dict(seconds=11.25, seconds_free=7.4, seconds_per_step=0.075)
+    carlo = invented(0.1, 0.2, 10.0) | dict(facts=dict(seconds=210.0, moves=21e6))
+    alone = {"2.5": invented(0.02, 0.03, 91.0), "3.5": invented(0.02, 0.09, 91.0)}
+    made = {"carbon": {"g": {"1.5": rows["3.5"]}}, "silicon": {"g": rows, "prior": alone, "rmc-random": {"2.5": carlo}}}
+    lines = summary.summaries(made).splitlines()
+    assert lines[2] == "| silicon | 2 of 5 | 4 | 3 of 6 | +0.0150 | 1 of 2 | +0.0150 | 0.0300 | 0.0600 | -0.20 |"  # in the order of the materials
+    assert lines[3].startswith("| carbon | 1 of 5 | 4 | 0 of 3 |") and lines[3].endswith("| 0.0500 |  | -0.20 |")
+    assert "| prior alone | 0.0300 (+0.0200) |  |" in lines and "| guided by g(r) | 0.0100 (-0.0100) |  |" in lines
+    assert "| reverse Monte Carlo on g(r), random start | 0.2000 (+0.1000) |  |" in lines
+    assert "| silicon | 216 | 11.2 | 7.4 | 75 | 1.0 | 210 | 100000 |" in lines
+
+
+def test_maps_of_conditions_and_of_methods():
+    rows = {"2.5": invented(-0.01, 0.01, 92.5), "3.5": invented(0.015, 0.05, 50.0)}
+    made = {"silicon": {"g": rows, "rmc-random": {"2.5": rows["2.5"]}}, "carbon": {"g": {"1.5": rows["3.5"]}}}
+    titles = [axis.get_title() for axis in figures.heat_maps(made, ensembles.METHODS).axes[:-1]]
+    assert titles == ["silicon: g", "carbon: g"]  # reverse Monte Carlo was made at the training condition alone
+    found = figures.method_maps(made, ensembles.METHODS)
+    axis = found.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["guided by g(r)", "reverse Monte Carlo on g(r), random start"]
+    assert [one.get_title() for one in found.axes[:-1]] == ["silicon 2.5"] and {one.get_text() for one in axis.texts} == {"-10"}
+    assert figures.method_maps({"carbon": made["carbon"]}, ensembles.METHODS) is None
 
 
 def test_rows_of_another_rule_are_left_out():
