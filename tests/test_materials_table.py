@@ -481,6 +481,19 @@ def test_train_passes_on_what_is_asked(tmp_path, monkeypatch):
     assert not asked["fresh"] and (asked["folder"], asked["work"]) == (priors.PRIORS, priors.WORK)
 
 
+def test_the_short_form_is_of_training_conditions_and_kept_apart(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(table, "run", lambda names, methods, **options: asked.append(dict(options, names=names, methods=methods)) or 0)
+    results = tmp_path / "r.json"
+    results.write_text(json.dumps({"silicon": {"g": {"2.5": invented(-0.01, 0.01, 92.5) | dict(replicas=dict(generated=2))}}}))
+    assert materials.main(["short", "--only", "silicon", "silica", "--results", str(results), "--ensembles", str(tmp_path)]) == 0
+    assert [(one["names"], one["labels"]) for one in asked] == [(["silicon"], ["2.5"]), (["silica"], ["100Kps"])]
+    assert all(one["methods"] == ["prior", "g"] and one["replicas"] == 2 and one["out"] == tmp_path for one in asked)
+    assert "| silicon | 1 of 5 | 2 | 3 of 3 |" in capsys.readouterr().out
+    assert materials.SHORT not in (materials.RESULTS.parent, materials.ENSEMBLES)
+    assert materials.main(["short", "--only", "germanium"]) == 2
+
+
 def test_bad_input(tmp_path, capsys):
     assert materials.main(["table", "--only", "germanium", "--results", str(tmp_path / "r.json")]) == 2
     assert "got materials germanium" in capsys.readouterr().err
