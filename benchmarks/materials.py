@@ -108,9 +108,11 @@ def table(options) -> int:
 
 
 def short(options) -> int:
-    """The prior alone and guided by g(r) where each prior was trained: two replicas of 60 levels, into a file of their own."""
+    """The prior alone and guided by g(r) where each prior was trained: two replicas of 60 levels, kept apart from the table."""
     import json
 
+    import materials_ensembles
+    import materials_figures
     import materials_priors
     import materials_summary
     import materials_table
@@ -124,7 +126,12 @@ def short(options) -> int:
         common = dict(out=options.ensembles, results=options.results, prior_of=prior_of, labels=[reference.TRAINED_AT[name]])
         status = max(status, materials_table.run([name], ["prior", "g"], replicas=2, steps=60, **common))
     if options.results.exists():
-        print(materials_summary.summaries(json.loads(options.results.read_text())))
+        made = json.loads(options.results.read_text())
+        print(materials_summary.summaries(made))
+        if (figure := materials_figures.method_maps(made, materials_ensembles.METHODS)) is not None:
+            picture = options.results.with_suffix(".png")
+            figure.savefig(picture, dpi=130)
+            print(f"wrote {picture}")
     return status
 
 

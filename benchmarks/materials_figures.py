@@ -9,7 +9,7 @@ import numpy as np
 from materials_ensembles import ensemble_file, mark
 from materials_priors import JOINT, prior_file
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_summary import NAMES, markdown, summaries
+from materials_summary import NAMES, markdown, summaries, where_trained
 from materials_targets import structures_of
 from materials_verdicts import checks, current, misses, of_other_priors, verdicts
 
@@ -41,13 +41,15 @@ def _coloured(axis, values):
 def heat_maps(table: dict, methods):
     """A matplotlib figure: per method (rows) and material (columns) dED of modality x condition, the training condition outlined.
 
-    Of the methods that were made at more than the condition of a training; `method_maps` has the others.
+    Of the methods that were made at more than the condition of a training, else None; `method_maps` has the others.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    materials = [m for m in MATERIALS if m in table]
-    methods = [m for m in methods if any(set(table[material].get(m, {})) - {TRAINED_AT[material]} for material in materials)]
+    methods = [one for one in methods if any(set(found.get(one, {})) - {TRAINED_AT[m]} for m, found in table.items())]
+    materials = [m for m in MATERIALS if any(table.get(m, {}).get(one) for one in methods)]
+    if not materials:
+        return None
     widths = [len({label for method in methods for label in table[m].get(method, {})}) for m in materials]
     figure = Figure(figsize=(2.2 + 0.55 * sum(widths), 0.7 + 2.3 * len(methods)), layout="constrained")
     axes = figure.subplots(len(methods), len(materials), squeeze=False, width_ratios=widths)
@@ -76,11 +78,10 @@ def method_maps(table: dict, methods):
     """A matplotlib figure: dED of method x modality where each material's prior was trained; None where nothing was made there."""
     from matplotlib.figure import Figure
 
-    found = {m: {k: table[m][k][TRAINED_AT[m]] for k in methods if TRAINED_AT[m] in table[m].get(k, {})} for m in MATERIALS if m in table}
-    found = {material: rows for material, rows in found.items() if rows}
-    if not found:
-        return None
+    found = where_trained(table)
     made = [method for method in methods if any(method in rows for rows in found.values())]
+    if not made:
+        return None
     names = {m: [n for n in SHOWN if any(n in row["modalities"] for row in rows.values())] for m, rows in found.items()}
     figure = Figure(figsize=(3.5 + 0.33 * sum(map(len, names.values())), 1.4 + 0.24 * len(made)), layout="constrained")
     axes = figure.subplots(1, len(found), squeeze=False, width_ratios=[len(one) for one in names.values()])[0]

@@ -21,7 +21,7 @@ NAMES = {
 
 def summaries(table: dict) -> str:
     """Three tables: guided by g(r), a row per material; every method where the priors were trained; what they cost there."""
-    return "\n".join([*_conditional(table), "", *_methods(table), "", *_costs(table), ""])
+    return "\n".join(["# The table over five materials, in short\n", *_conditional(table), "", *_methods(table), "", *_costs(table), ""])
 
 
 def _table(head, rows) -> list[str]:
@@ -57,14 +57,15 @@ def _number(value: float, form: str = ".4f") -> str:
     return "" if np.isnan(value) else f"{value:{form}}"
 
 
-def _trained(table: dict) -> dict[str, dict]:
-    """{material: {method: row}} where the prior was trained."""
-    return {m: {method: found[TRAINED_AT[m]] for method, found in table[m].items() if TRAINED_AT[m] in found} for m in MATERIALS if m in table}
+def where_trained(table: dict) -> dict[str, dict]:
+    """{material: {method: row}} at the condition of the prior's training, of materials that have one, in their order."""
+    rows = {m: {method: found[TRAINED_AT[m]] for method, found in table[m].items() if TRAINED_AT[m] in found} for m in MATERIALS if m in table}
+    return {material: found for material, found in rows.items() if found}
 
 
 def _methods(table: dict) -> list[str]:
     """Mean error over all modalities and, in brackets, dED of the angles, of every method at the condition of the training."""
-    found = _trained(table)
+    found = where_trained(table)
 
     def entry(material: str, method: str) -> str:
         if method not in found[material]:
@@ -79,17 +80,17 @@ def _methods(table: dict) -> list[str]:
 
 def _costs(table: dict) -> list[str]:
     """Seconds per structure and per step of the ladder where the prior was trained, beside reverse Monte Carlo's."""
-    head = ["cost where the prior was trained", "atoms", "guided by g(r), s/structure", "and its prior's own", "ms/step", "prior alone, s/structure"]
-    head += ["reverse Monte Carlo, s/structure", "moves/s"]
+    head = ["cost where the prior was trained", "atoms", "prior alone, s/structure", "guided by g(r), s/structure more", "ms/step guided"]
+    head += ["reverse Monte Carlo, s/structure given", "moves/s"]
     rows = []
-    for material, found in _trained(table).items():
+    for material, found in where_trained(table).items():
         facts = {method: row["facts"] for method, row in found.items()}
         guided, alone = facts.get("g", {}), facts.get("prior", {})
         carlo = next((facts[m] for m in ("rmc-random", "rmc-liquid") if m in facts), {})
         atoms = len(next(c for c in MATERIALS[material] if c.label == TRAINED_AT[material]).symbols)
-        values = [guided.get("seconds"), guided.get("seconds_free"), 1000 * guided.get("seconds_per_step", np.nan), alone.get("seconds")]
+        values = [alone.get("seconds"), guided.get("seconds"), 1000 * guided.get("seconds_per_step", np.nan)]
         values += [carlo.get("seconds"), carlo["moves"] / carlo["seconds"] if "moves" in carlo else None]
-        forms = (".1f", ".1f", ".0f", ".1f", ".0f", ".0f")
+        forms = (".1f", ".1f", ".0f", ".0f", ".0f")
         rows.append([material, str(atoms), *(_number(np.nan if v is None else v, f) for v, f in zip(values, forms, strict=True))])
     return _table(head, rows)
 
@@ -98,7 +99,11 @@ def markdown(table: dict) -> str:
     """The whole table as Markdown: dED of every modality per material, condition and method, and the numbers of local order; the training in bold."""
     names = [n for n in (*EASY, *HARD) if any(n in row["modalities"] for ms in table.values() for found in ms.values() for row in found.values())]
     head = ["material", "condition", "method", "replicas (reference)", *names, "local order (reference)", "shortest, A", "s/structure", "ms/step"]
-    lines = ["dED of every ensemble, written by `python benchmarks/materials.py figures`.\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [
+        "# All of it\n\ndED of every ensemble, written by `python benchmarks/materials.py figures`.\n",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+    ]
     for material, methods in table.items():
         order = {c.label: i for i, c in enumerate(MATERIALS[material])}
         places = sorted({(order[label], label) for found in methods.values() for label in found})

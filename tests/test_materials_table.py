@@ -274,8 +274,8 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     assert figures.draw(results, ensembles.METHODS, tmp_path / "r.png") == 0
     said = capsys.readouterr().out
     assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said and "another rule" not in said
-    assert (tmp_path / "r.png").stat().st_size > 5000
-    rows = (tmp_path / "r.md").read_text().splitlines()
+    assert (tmp_path / "r_methods.png").stat().st_size > 5000 and not (tmp_path / "r.png").exists()  # nothing but where the prior was trained
+    rows = (tmp_path / "r.md").read_text().split("# All of it\n")[1].splitlines()[1:]
     assert rows[2].startswith("| material | condition | method | replicas (reference) | PDF | XRD | ADF | local")
     assert rows[4].startswith("| silicon | **2.5** | g | 3 (4) | -0.")
     # what was made by another rule is left out, and said to be
@@ -359,12 +359,13 @@ def test_summaries():
     carlo = invented(0.1, 0.2, 10.0) | dict(facts=dict(seconds=210.0, moves=21e6))
     alone = {"2.5": invented(0.02, 0.03, 91.0), "3.5": invented(0.02, 0.09, 91.0)}
     made = {"carbon": {"g": {"1.5": rows["3.5"]}}, "silicon": {"g": rows, "prior": alone, "rmc-random": {"2.5": carlo}}}
-    lines = summary.summaries(made).splitlines()
+    lines = summary.summaries(made).splitlines()[2:]
     assert lines[2] == "| silicon | 2 of 5 | 4 | 3 of 6 | +0.0150 | 1 of 2 | +0.0150 | 0.0300 | 0.0600 | -0.20 |"  # in the order of the materials
     assert lines[3].startswith("| carbon | 1 of 5 | 4 | 0 of 3 |") and lines[3].endswith("| 0.0500 |  | -0.20 |")
-    assert "| prior alone | 0.0300 (+0.0200) |  |" in lines and "| guided by g(r) | 0.0100 (-0.0100) |  |" in lines
-    assert "| reverse Monte Carlo on g(r), random start | 0.2000 (+0.1000) |  |" in lines
-    assert "| silicon | 216 | 11.2 | 7.4 | 75 | 1.0 | 210 | 100000 |" in lines
+    assert "| prior alone | 0.0300 (+0.0200) |" in lines and "| guided by g(r) | 0.0100 (-0.0100) |" in lines
+    assert "| reverse Monte Carlo on g(r), random start | 0.2000 (+0.1000) |" in lines
+    assert "| silicon | 216 | 1.0 | 11.2 | 75 | 210 | 100000 |" in lines
+    assert not any("carbon" in line for line in lines[8:])  # nothing of it where its prior was trained
 
 
 def test_maps_of_conditions_and_of_methods():
@@ -377,6 +378,7 @@ def test_maps_of_conditions_and_of_methods():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["guided by g(r)", "reverse Monte Carlo on g(r), random start"]
     assert [one.get_title() for one in found.axes[:-1]] == ["silicon 2.5"] and {one.get_text() for one in axis.texts} == {"-10"}
     assert figures.method_maps({"carbon": made["carbon"]}, ensembles.METHODS) is None
+    assert figures.heat_maps({"silicon": {"g": {"2.5": rows["2.5"]}}}, ensembles.METHODS) is None
 
 
 def test_rows_of_another_rule_are_left_out():
@@ -489,7 +491,7 @@ def test_the_short_form_is_of_training_conditions_and_kept_apart(tmp_path, monke
     assert materials.main(["short", "--only", "silicon", "silica", "--results", str(results), "--ensembles", str(tmp_path)]) == 0
     assert [(one["names"], one["labels"]) for one in asked] == [(["silicon"], ["2.5"]), (["silica"], ["100Kps"])]
     assert all(one["methods"] == ["prior", "g"] and one["replicas"] == 2 and one["out"] == tmp_path for one in asked)
-    assert "| silicon | 1 of 5 | 2 | 3 of 3 |" in capsys.readouterr().out
+    assert "| silicon | 1 of 5 | 2 | 3 of 3 |" in capsys.readouterr().out and results.with_suffix(".png").stat().st_size > 5000
     assert materials.SHORT not in (materials.RESULTS.parent, materials.ENSEMBLES)
     assert materials.main(["short", "--only", "germanium"]) == 2
 
