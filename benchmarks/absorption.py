@@ -162,12 +162,19 @@ def copper_zirconium(arguments) -> None:
     pairs = [("Cu", "Cu"), ("Cu", "Zr"), ("Zr", "Zr")]
     made = [glassjax.pair_distribution(R, cell.symbols, partial=pair) for pair in pairs]
     reference = [c[0] for c in compute_spectra([cell], made)]
+    card = json.loads(glassjax.load_prior(arguments.prior).card)
     for name, targets in (("prior", []), ("g", [g]), ("g+EXAFS", [g, *edges]), ("EXAFS", edges)):
         started = time.monotonic()
         common = dict(symbols=cell.symbols, number_density=float(glassjax.number_density(cell)), prior=arguments.prior, replicas=arguments.replicas)
         result = glassjax.invert(targets, **common) if targets else glassjax.generate(**common)
         curves = compute_spectra(result.structures, made)
-        values = dict(replicas=len(result.structures), seconds=time.monotonic() - started, prior=str(arguments.prior))
+        values = dict(
+            replicas=len(result.structures),
+            seconds=time.monotonic() - started,
+            prior=str(arguments.prior),
+            steps=card.get("steps"),
+            start=card.get("start"),
+        )
         values["shortest"] = float(min(glassjax.shortest_distance(s) for s in result.structures))
         last = result.ensemble.last("r_factor")
         values["r_factor"] = None if last is None else np.nanmean(last, axis=0).tolist()

@@ -6,6 +6,7 @@
     python benchmarks/materials.py pack                    write benchmarks/data/reference_MATERIAL.extxyz.gz
     python benchmarks/materials.py train [--minutes 15]    train the priors, each on cells of one condition; resumable
     python benchmarks/materials.py table [--methods ...]   make the ensembles and their metrics: benchmarks/results/materials.json; resumable
+    python benchmarks/materials.py short                   in minutes: two replicas of each material where its prior was trained, 60 levels
     python benchmarks/materials.py figures                 heat maps, spectra and the verdicts
     python benchmarks/materials.py check                   compare the packed cells with what is known
 
@@ -24,6 +25,7 @@ import materials_reference as reference
 STATE = Path(__file__).resolve().parents[2] / "run" / "reference"
 RESULTS = Path(__file__).parent / "results" / "materials.json"
 ENSEMBLES = Path(__file__).parent / "ensembles"
+SHORT = Path(__file__).resolve().parents[2] / "run" / "short"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -105,6 +107,34 @@ def table(options) -> int:
     return materials_table.run(names, options.methods, prior_of=prior_of, every=options.every, fluctuate=not options.one_curve, **common, **limits)
 
 
+def short(options) -> int:
+    """The prior alone and guided by g(r) where each prior was trained: two replicas of 60 levels, kept apart from the table."""
+    import json
+
+    import materials_ensembles
+    import materials_figures
+    import materials_priors
+    import materials_summary
+    import materials_table
+
+    def prior_of(material, method):
+        return str(materials_priors.prior_file(material))
+
+    names, status = options.only or list(reference.MATERIALS), 0
+    reference.conditions(names)
+    for name in names:
+        common = dict(out=options.ensembles, results=options.results, prior_of=prior_of, labels=[reference.TRAINED_AT[name]])
+        status = max(status, materials_table.run([name], ["prior", "g"], replicas=2, steps=60, **common))
+    if options.results.exists():
+        made = json.loads(options.results.read_text())
+        print(materials_summary.summaries(made))
+        if (figure := materials_figures.method_maps(made, materials_ensembles.METHODS)) is not None:
+            picture = options.results.with_suffix(".png")
+            figure.savefig(picture, dpi=130)
+            print(f"wrote {picture}")
+    return status
+
+
 def figures(options) -> int:
     """Print the verdicts and draw the heat maps."""
     import materials_ensembles
@@ -140,7 +170,7 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     known = {"densities": make_densities, "reference": make_reference, "status": show_status, "pack": pack, "train": train}
-    known |= {"table": table, "figures": figures, "check": check}
+    known |= {"table": table, "short": short, "figures": figures, "check": check}
     for name, function in known.items():
         part = parts.add_parser(name, help=function.__doc__)
         part.add_argument("--state", type=Path, default=STATE, help="folder of the unpacked cells, by default %(default)s")
@@ -156,9 +186,10 @@ def main(arguments=None) -> int:
             part.add_argument("--folder", type=Path, help="of the priors, by default benchmarks/priors")
             part.add_argument("--fresh", action="store_true", help="begin as the first training did, not from the committed parameters")
             part.add_argument("--work", type=Path, help="of the states of trainings, by default ../run/priors")
-        if name in ("table", "figures"):
-            part.add_argument("--results", type=Path, default=RESULTS, help="by default %(default)s")
-            part.add_argument("--ensembles", type=Path, default=ENSEMBLES, help="folder of what is made, by default %(default)s")
+        if name in ("table", "short", "figures"):
+            results, made = (SHORT / "materials.json", SHORT) if name == "short" else (RESULTS, ENSEMBLES)
+            part.add_argument("--results", type=Path, default=results, help="by default %(default)s")
+            part.add_argument("--ensembles", type=Path, default=made, help="folder of what is made, by default %(default)s")
         if name == "table":
             _table_options(part)
         if name == "check":

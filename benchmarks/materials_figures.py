@@ -9,8 +9,9 @@ import numpy as np
 from materials_ensembles import ensemble_file, mark
 from materials_priors import JOINT, prior_file
 from materials_reference import MATERIALS, TRAINED_AT
+from materials_summary import NAMES, markdown, summaries, where_trained
 from materials_targets import structures_of
-from materials_verdicts import checks, current, markdown, misses, of_other_priors, verdicts
+from materials_verdicts import checks, current, misses, of_other_priors, verdicts
 
 SHOWN = ("PDF", "XRD", "ND", "ADF", "partial PDF", "EXAFS", "XANES", "coordination", "dihedral", "q6")
 LIMIT = 0.05  # of the colours
@@ -27,13 +28,28 @@ COLOURS = {
 }
 
 
+def _coloured(axis, values):
+    """dED as colours, with 1000 dED in every cell; the image."""
+    image = axis.imshow(values, cmap="RdBu_r", vmin=-LIMIT, vmax=LIMIT, aspect="auto")
+    for i, j in np.ndindex(values.shape):
+        if np.isfinite(values[i, j]):
+            shade = "white" if abs(values[i, j]) > 0.7 * LIMIT else "black"
+            axis.text(j, i, f"{1000 * values[i, j]:.0f}", ha="center", va="center", fontsize=6, color=shade)
+    return image
+
+
 def heat_maps(table: dict, methods):
-    """A matplotlib figure: per method (rows) and material (columns) dED of modality x condition, the training condition outlined."""
+    """A matplotlib figure: per method (rows) and material (columns) dED of modality x condition, the training condition outlined.
+
+    Of the methods that were made at more than the condition of a training, else None; `method_maps` has the others.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    materials = [m for m in MATERIALS if m in table]
-    methods = [m for m in methods if any(m in table[material] for material in materials)]
+    methods = [one for one in methods if any(set(found.get(one, {})) - {TRAINED_AT[m]} for m, found in table.items())]
+    materials = [m for m in MATERIALS if any(table.get(m, {}).get(one) for one in methods)]
+    if not materials:
+        return None
     widths = [len({label for method in methods for label in table[m].get(method, {})}) for m in materials]
     figure = Figure(figsize=(2.2 + 0.55 * sum(widths), 0.7 + 2.3 * len(methods)), layout="constrained")
     axes = figure.subplots(len(methods), len(materials), squeeze=False, width_ratios=widths)
@@ -47,11 +63,7 @@ def heat_maps(table: dict, methods):
             labels = [c.label for c in MATERIALS[material] if any(c.label in table[material].get(m, {}) for m in methods)]
             names = [n for n in SHOWN if any(n in one["modalities"] for one in found.values())]
             values = np.array([[found.get(one, {}).get("modalities", {}).get(n, {}).get("ded", np.nan) for one in labels] for n in names])
-            image = axis.imshow(values, cmap="RdBu_r", vmin=-LIMIT, vmax=LIMIT, aspect="auto")
-            for i, j in np.ndindex(values.shape):
-                if np.isfinite(values[i, j]):
-                    shade = "white" if abs(values[i, j]) > 0.7 * LIMIT else "black"
-                    axis.text(j, i, f"{1000 * values[i, j]:.0f}", ha="center", va="center", fontsize=6, color=shade)
+            image = _coloured(axis, values)
             axis.set_xticks(range(len(labels)), labels, rotation=60, fontsize=6, ha="right", rotation_mode="anchor")
             axis.set_yticks(range(len(names)), names if column == 0 or len(names) != len(axes[line, 0].get_yticks()) else [], fontsize=6)
             if TRAINED_AT[material] in labels:
@@ -59,6 +71,27 @@ def heat_maps(table: dict, methods):
             axis.set_title(f"{material}: {method}", fontsize=8)
     if image is not None:
         figure.colorbar(image, ax=axes, label="dED (numbers: 1000 dED)", shrink=0.6, extend="both")
+    return figure
+
+
+def method_maps(table: dict, methods):
+    """A matplotlib figure: dED of method x modality where each material's prior was trained; None where nothing was made there."""
+    from matplotlib.figure import Figure
+
+    found = where_trained(table)
+    made = [method for method in methods if any(method in rows for rows in found.values())]
+    if not made:
+        return None
+    names = {m: [n for n in SHOWN if any(n in row["modalities"] for row in rows.values())] for m, rows in found.items()}
+    figure = Figure(figsize=(3.5 + 0.33 * sum(map(len, names.values())), 1.4 + 0.24 * len(made)), layout="constrained")
+    axes = figure.subplots(1, len(found), squeeze=False, width_ratios=[len(one) for one in names.values()])[0]
+    for axis, (material, rows) in zip(axes, found.items(), strict=True):
+        values = [[rows.get(method, {}).get("modalities", {}).get(n, {}).get("ded", np.nan) for n in names[material]] for method in made]
+        image = _coloured(axis, np.array(values))
+        axis.set_xticks(range(len(names[material])), names[material], rotation=60, fontsize=6, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(made)), [NAMES[method] for method in made] if axis is axes[0] else [], fontsize=6)
+        axis.set_title(f"{material} {TRAINED_AT[material]}", fontsize=8)
+    figure.colorbar(image, ax=axes, label="dED (numbers: 1000 dED)", extend="both")
     return figure
 
 
@@ -122,9 +155,11 @@ def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))
     if not table:
         return 0
-    picture.with_suffix(".md").write_text(markdown(table))
-    heat_maps(table, methods).savefig(picture, dpi=130)
-    print(f"wrote {picture}")
+    picture.with_suffix(".md").write_text(f"{summaries(table)}\n{markdown(table)}")
+    for figure, beside in ((heat_maps(table, methods), picture), (method_maps(table, methods), picture.with_stem(f"{picture.stem}_methods"))):
+        if figure is not None:
+            figure.savefig(beside, dpi=130)
+            print(f"wrote {beside}")
     if ensembles is not None and ensembles.is_dir():
         beside = picture.with_stem(f"{picture.stem}_spectra")
         if figure := spectra(ensembles, table, [m for m in ("prior", "rmc-random", "g") if m in methods]):

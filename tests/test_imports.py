@@ -18,8 +18,8 @@ structure
 neighbors
 elements
 conversions artefacts absorption scattering_tables zhou
-observables io melt_quench
-nuisance feff scattering_fit
+observables io lammps_engine
+nuisance feff scattering_fit melt_quench
 labelling priors
 surrogates
 targets spectra

