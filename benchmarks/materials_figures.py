@@ -138,7 +138,8 @@ def spectra(ensembles: Path, table: dict, methods):
                 axis.plot(one.x, mean, color=COLOURS.get(name, "black"), lw=0.9, ls=style, label=name)
             axis.set_title(f"{material} {label}: {modality} {'' if feature == 'total' else feature}", fontsize=7)
             axis.tick_params(labelsize=6)
-    axes[0, 0].legend(fontsize=6, frameon=False)
+    named = {line.get_label(): line for axis in axes.ravel() for line in axis.get_lines()}
+    axes[0, 0].legend(named.values(), named.keys(), fontsize=6, frameon=False)
     return figure
 
 
