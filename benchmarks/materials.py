@@ -128,10 +128,7 @@ def short(options) -> int:
     if options.results.exists():
         made = json.loads(options.results.read_text())
         print(materials_summary.summaries(made))
-        if (figure := materials_figures.method_maps(made, materials_ensembles.METHODS)) is not None:
-            picture = options.results.with_suffix(".png")
-            figure.savefig(picture, dpi=130)
-            print(f"wrote {picture}")
+        materials_figures.keep(materials_figures.method_maps(made, materials_ensembles.METHODS), options.results.with_suffix(".png"))
     return status
 
 

@@ -157,13 +157,19 @@ def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -
     if not table:
         return 0
     picture.with_suffix(".md").write_text(f"{summaries(table)}\n{markdown(table)}")
-    for figure, beside in ((heat_maps(table, methods), picture), (method_maps(table, methods), picture.with_stem(f"{picture.stem}_methods"))):
-        if figure is not None:
-            figure.savefig(beside, dpi=130)
-            print(f"wrote {beside}")
+    keep(heat_maps(table, methods), picture)
+    keep(method_maps(table, methods), picture.with_stem(f"{picture.stem}_methods"))
     if ensembles is not None and ensembles.is_dir():
-        beside = picture.with_stem(f"{picture.stem}_spectra")
-        if figure := spectra(ensembles, table, [m for m in ("prior", "rmc-random", "g") if m in methods]):
-            figure.savefig(beside, dpi=110)
-            print(f"wrote {beside}")
+        keep(
+            spectra(ensembles, table, [m for m in ("prior", "rmc-random", "g") if m in methods]),
+            picture.with_stem(f"{picture.stem}_spectra"),
+            dpi=110,
+        )
     return 0
+
+
+def keep(figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure and say so; nothing where there is none."""
+    if figure is not None:
+        figure.savefig(path, dpi=dpi)
+        print(f"wrote {path}")

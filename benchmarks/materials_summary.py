@@ -99,11 +99,7 @@ def markdown(table: dict) -> str:
     """The whole table as Markdown: dED of every modality per material, condition and method, and the numbers of local order; the training in bold."""
     names = [n for n in (*EASY, *HARD) if any(n in row["modalities"] for ms in table.values() for found in ms.values() for row in found.values())]
     head = ["material", "condition", "method", "replicas (reference)", *names, "local order (reference)", "shortest, A", "s/structure", "ms/step"]
-    lines = [
-        "# All of it\n\ndED of every ensemble, written by `python benchmarks/materials.py figures`.\n",
-        f"| {' | '.join(head)} |",
-        "|---" * len(head) + "|",
-    ]
+    rows = []
     for material, methods in table.items():
         order = {c.label: i for i, c in enumerate(MATERIALS[material])}
         places = sorted({(order[label], label) for found in methods.values() for label in found})
@@ -111,10 +107,9 @@ def markdown(table: dict) -> str:
             shown = f"**{label}**" if label == TRAINED_AT[material] else label
             for method, found in methods.items():
                 if label in found:
-                    lines.append(
-                        f"| {material} | {shown} | {method} | {_count(found[label])} | {' | '.join(_entries(material, found[label], names))} |"
-                    )
-    return "\n".join(lines) + "\n"
+                    rows.append([material, shown, method, _count(found[label]), *_entries(material, found[label], names)])
+    title = "# All of it\n\ndED of every ensemble, written by `python benchmarks/materials.py figures`.\n"
+    return "\n".join([title, *_table(head, rows)]) + "\n"
 
 
 def _count(row: dict) -> str:
