@@ -134,19 +134,13 @@ def absorption_target(
     common = dict(edge=edge, number_density=number_density, table=found, e0_shift=shift)
     if taper is not None:
         common["taper"] = taper
+    given = dict(e0_shift=e0_shift, mean_square=mean_square)
     if function == "chi(R)":
-        for label, value in (("e0_shift", e0_shift), ("mean_square", mean_square)):
-            if not isinstance(value, int | float) and value != "infer":
-                raise ValueError(f"got {label} = {value!r} with chi(R); needs a number, or 'infer' to find it in chi(k) before; or fit chi(k)")
         if multiple or mask:
             raise ValueError("got multiple or mask with chi(R); needs chi(k) for either; leave them out, or fit chi(k)")
         options = dict(kmin=low, kmax=high, kweight=kweight, dk=dk, window=window)
         r = _transform_range(rmin, 4.0 if rmax is None else rmax, high)
-        reach = min(found.reach, float(r[-1]) + 1.0)
-        fixed = square if mean_square == "infer" else mean_square
-        observable = exafs(r, composition, rmax=reach, transform=options | dict(first=float(x[0]), last=float(x[-1])), mean_square=fixed, **common)
-        data, grid = _transformed(x, y, r, options), np.concatenate([r, r])
-        independent = 2 * (high - low) * (r[-1] - r[0]) / math.pi
+        observable, data, grid, independent = _of_distance(x, y, composition, r, options, square, given, common)
         free = dict(scale=scale)
     else:
         data, grid = _weighted(x, y, low, high, kweight, mask)
@@ -155,10 +149,7 @@ def absorption_target(
             common["reach"] = float(multiple)
         observable = kind(grid, composition, kweight=kweight, rmax=rmax, **common)
         independent = 2 * (high - low) * (observable.rmax - 1.0) / math.pi
-        free = dict(scale=scale, e0=shift if isinstance(e0_shift, dict) or e0_shift == "infer" else None, mean_square=square)
-        free["e0"] = _about(e0_shift, shift, 3.0) if free["e0"] is not None else None
-        free["mean_square"] = None if isinstance(mean_square, int | float) and mean_square == 0 else _about(mean_square, square)
-        free |= dict(moves=-1.0 / (2 * HBAR2_OVER_2M * grid), kweight=kweight)
+        free = dict(scale=scale, moves=-1.0 / (2 * HBAR2_OVER_2M * grid), kweight=kweight) | _inferred(shift, square, **given)
     return _finished(observable, grid, data, independent, uncertainty, weight, background, free, function if name is None else name)
 
 
@@ -211,6 +202,25 @@ def _weighted(k, chi, low, high, kweight, mask):
         chi = CubicSpline(k, chi)(grid)
     keep = keep_ranges(grid, xmin=low, xmax=high, masked_intervals=mask) & (grid > 0)
     return (chi * grid**kweight)[keep], grid[keep]
+
+
+def _inferred(shift, square, *, e0_shift, mean_square) -> dict:
+    """The nuisance terms of E0 and sigma^2 of chi(k), with the starts that alignment found; None for what is fixed."""
+    e0 = _about(e0_shift, shift, 3.0) if isinstance(e0_shift, dict) or e0_shift == "infer" else None
+    return dict(e0=e0, mean_square=None if isinstance(mean_square, int | float) and mean_square == 0 else _about(mean_square, square))
+
+
+def _of_distance(k, chi, composition, r, options, square, given, common):
+    """Observable, data, R and independent points of chi(R), by the transform with ``options``."""
+    for label, value in given.items():
+        if not isinstance(value, int | float) and value != "infer":
+            raise ValueError(f"got {label} = {value!r} with chi(R); needs a number, or 'infer' to find it in chi(k) before; or fit chi(k)")
+    reach = min(common["table"].reach, float(r[-1]) + 1.0)
+    fixed = square if given["mean_square"] == "infer" else given["mean_square"]
+    transform = options | dict(first=float(k[0]), last=float(k[-1]))
+    observable = exafs(r, composition, rmax=reach, transform=transform, mean_square=fixed, **common)
+    independent = 2 * (options["kmax"] - options["kmin"]) * (r[-1] - r[0]) / math.pi
+    return observable, _transformed(k, chi, r, options), np.concatenate([r, r]), independent
 
 
 def _transform_range(low, high, kmax):

@@ -192,7 +192,7 @@ def train(options) -> int:
         record |= {key: value for key, value in json.loads(load_prior(out).card).items() if key == "start"}
     elif start is not None:
         record["start"] = dict(prior=Path(options.start).name, steps=json.loads(start.card).get("steps"))
-    names = ("minutes", "steps", "batch", "learning_rate", "seed", "strain", "floor")
+    names = ("minutes", "steps", "batch", "learning_rate", "seed", "strain", "floor", "sigma_min", "sigma_max")
     settings = training.TrainingOptions(**{name: getattr(options, name) for name in names})
     progress = Progress()
 

@@ -153,6 +153,26 @@ def _columns(x, y, weight, function) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def _usable(x, y, uncertainty, function, xmax):
+    """Without what carries no information: x = 0 in g and G, S(0), and Q beyond what the radial grid serves where the fitted range ends below it."""
+    keep = np.ones(len(x), bool)
+    if function in (*REAL_SPACE, *RECIPROCAL):
+        keep &= x > 0
+    if function in RECIPROCAL and xmax is not None and xmax < QLIMIT < x[-1]:
+        keep &= x <= QLIMIT
+    return x[keep], y[keep], None if uncertainty is None else uncertainty[keep]
+
+
+def _check_terms(function, qdamp, displacement) -> bool:
+    """Whether qdamp is to be inferred; ``ValueError`` for terms that do not belong to the function."""
+    inferred = qdamp is not None and not isinstance(qdamp, int | float)
+    if inferred and function not in ("g", "G", "G_keen", "D"):
+        raise ValueError(f"got qdamp = {qdamp!r} with {function}; it can be inferred from g, G, G_keen and D only; give a number")
+    if function not in RECIPROCAL and not (isinstance(displacement, int | float) and displacement == 0):
+        raise ValueError(f"got displacement = {displacement!r} with {function}; it belongs to functions of Q; use width, or leave it out")
+    return inferred
+
+
 def target(
     x,
     y,
@@ -228,18 +248,9 @@ def target(
         raise ValueError(f"{function} of {', '.join(fractions_of(composition))} needs weights: 'neutron', 'xray', 'number' or 'Z'; pass one of them")
     weights = "number" if weights is None else weights
     uncertainty = _errors(uncertainty, x)
-    if function in (*REAL_SPACE, *RECIPROCAL):
-        positive = x > 0  # x = 0 carries no information in g and G, and S(0) is no diffraction
-        x, y, uncertainty = x[positive], y[positive], None if uncertainty is None else uncertainty[positive]
-    if function in RECIPROCAL and xmax is not None and xmax < QLIMIT < x[-1]:
-        inside = x <= QLIMIT  # what the radial grid serves; the fitted range ends below it
-        x, y, uncertainty = x[inside], y[inside], None if uncertainty is None else uncertainty[inside]
-    seen, inferred_damping = None, qdamp is not None and not isinstance(qdamp, int | float)
-    if inferred_damping and function not in ("g", "G", "G_keen", "D"):
-        raise ValueError(f"got qdamp = {qdamp!r} with {function}; it can be inferred from g, G, G_keen and D only; give a number")
-    thermal = isinstance(displacement, int | float)
-    if not (thermal and displacement == 0) and function not in RECIPROCAL:
-        raise ValueError(f"got displacement = {displacement!r} with {function}; it belongs to functions of Q; use width, or leave it out")
+    x, y, uncertainty = _usable(x, y, uncertainty, function, xmax)
+    inferred_damping = _check_terms(function, qdamp, displacement)
+    thermal, seen = isinstance(displacement, int | float), None
     fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
     if function in RECIPROCAL and partial is None:
         seen = _Window(x, composition, function, weights, isotopes, rmax, window)

@@ -213,9 +213,11 @@ def test_train(place, tmp_path, capsys):
     assert "Ge" in error_of(capsys, *train, tmp_path / "prior.npz", "--elements", "Ge")
 
     out = tmp_path / "prior.npz"
-    assert main([*train, str(out), "--floor", "0", "--learning-rate", "0.001"]) == 0
+    assert "needs 0 < sigma_min < sigma_max" in error_of(capsys, *train, out, "--sigma-min", "2")
+    assert main([*train, str(out), "--floor", "0", "--learning-rate", "0.001", "--sigma-min", "0.1", "--sigma-max", "0.3"]) == 0
     settings = json.loads(glassjax.load_prior(out).card)["training"]
     assert (settings["floor"], settings["learning_rate"]) == (0, 0.001)
+    assert (settings["sigma_min"], settings["sigma_max"]) == (0.1, 0.3)
     assert out.exists() and out.with_suffix(".csv").exists() and out.with_suffix(".png").exists()
     assert glassjax.load_prior(out).elements == ("Si",)
     capsys.readouterr()

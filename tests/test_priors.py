@@ -435,6 +435,8 @@ def test_training_refuses_what_it_cannot_use(tmp_path):
         train(tmp_path / "x.npz", floor=-0.1)
     with pytest.raises(ValueError, match="got learning_rate = 0.0; needs a positive"):
         train(tmp_path / "x.npz", learning_rate=0.0)
+    with pytest.raises(ValueError, match="got noise levels 0.3 to 0.1 A; needs 0 < sigma_min"):
+        train(tmp_path / "x.npz", sigma_min=0.3, sigma_max=0.1)
 
 
 def test_resume_refuses_what_the_card_states_for_all_steps(tmp_path):

@@ -16,13 +16,12 @@ import numpy as np
 
 from glassjax._pytree import frozen, static
 from glassjax.neighbors import Graph, NeighborSpec
-from glassjax.observables.coordination import bonded, check_switch, gathered_graph, onto_atoms, same_elements, strain_of, switch_weight
+from glassjax.observables.coordination import bonded, check_switch, gathered_graph, same_elements, switch_weight
 from glassjax.observables.listed import Listed
 from glassjax.observables.weights import fractions_of
 from glassjax.structure import Structure, pair_matrix
 
 BLOCK = 32  # atoms per block: bounds the memory of triplets
-CHUNK = 32  # points of the curve per pass of the Jacobian: bounds the memory of its edges
 PADDING = 4  # nodes beyond M intervals: one below 0, two above pi, and pi itself
 
 
@@ -91,34 +90,85 @@ def _deposit(legs, switch: float, intervals: int):
     return jnp.where(jnp.isnan(legs[0]).any(), jnp.nan, total)
 
 
-def _push(legs, columns, switch: float):
-    """d(columns . A)/d displacement [n, k, 3, m] of every leg, for ``columns`` [intervals + 4, m]."""
+def _push(legs, column, switch: float):
+    """d(column . A)/d displacement [n, k, 3] of every leg, for ``column`` [intervals + 4]."""
     n, k = legs[1].shape
-    intervals = columns.shape[0] - PADDING
+    intervals = column.shape[0] - PADDING
     expand = _expansion(k)
 
-    def spread(pairs):  # [b, P, m] -> [b, k, k, m], zero on the diagonal
-        return jnp.pad(pairs, ((0, 0), (0, 1), (0, 0)))[:, expand]
+    def spread(pairs):  # [b, P] -> [b, k, k], zero on the diagonal
+        return jnp.pad(pairs, ((0, 0), (0, 1)))[:, expand]
 
     def step(_, part):
         unit, r, weight, slope, cosine, count = _triplets(part, switch)
         base, weights, slopes = _spline(cosine, intervals)
-        around = [columns[base + o] for o in range(4)]
-        sine = jnp.sqrt(jnp.maximum((1.0 - cosine) * (1.0 + cosine), 1e-10))
-        # d theta / d cos = -1 / sin; the slope of an even function vanishes at both ends faster than the guard acts
-        turn = -sum(c * s[..., None] for c, s in zip(around, slopes, strict=True)) * jnp.where(count, 1.0 / sine, 0.0)[..., None]
-        legs_weight = weight[:, :, None] * weight[:, None, :]
-        bend = spread(turn) * legs_weight[..., None]
-        along = jnp.sum(bend * spread(cosine[..., None]), axis=2)
-        push = (jnp.einsum("iabm,ibc->iacm", bend, unit) - unit[..., None] * along[:, :, None]) / r[..., None, None]
+        around = [column[base + o] for o in range(4)]
+        turn = sum(c * s for c, s in zip(around, slopes, strict=True)) * jnp.where(count, _bend(cosine), 0.0)
+        bend = spread(turn) * weight[:, :, None] * weight[:, None, :]
+        push = (jnp.einsum("iab,ibc->iac", bend, unit) - unit * jnp.sum(bend * spread(cosine), axis=2)[..., None]) / r[..., None]
         if switch > 0:
-            value = sum(c * s[..., None] for c, s in zip(around, weights, strict=True)) * count[..., None]
-            stretch = jnp.einsum("iabm,ib->iam", spread(value), weight) * slope[..., None]
-            push = push + unit[..., None] * stretch[:, :, None]
+            value = sum(c * s for c, s in zip(around, weights, strict=True)) * count
+            push = push + unit * (jnp.einsum("iab,ib->ia", spread(value), weight) * slope)[..., None]
         return None, push
 
     _, push = jax.lax.scan(step, None, _blocks(legs))
-    return push.reshape(-1, k, 3, columns.shape[1])[:n]
+    return push.reshape(-1, k, 3)[:n]
+
+
+def _bend(cosine):
+    """d theta / d cos = -1 / sin; the slope of an even function vanishes at both ends faster than the guard acts."""
+    return -1.0 / jnp.sqrt(jnp.maximum((1.0 - cosine) * (1.0 + cosine), 1e-10))
+
+
+def _add(total, rows, nodes, values):
+    """``total`` [n, nodes, 3] with ``values`` [..., 4, 3] added at rows [...] and the four nodes from [...] on."""
+    where = jnp.stack([rows, nodes], axis=-1).reshape(-1, 2)
+    numbers = jax.lax.ScatterDimensionNumbers(update_window_dims=(1, 2), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0, 1))
+    return jax.lax.scatter_add(total, where, values.reshape(-1, 4, 3), numbers, mode="drop")
+
+
+def _derivatives(legs, neighbors, switch: float, intervals: int):
+    """(dA/d positions [n, nodes, 3], dA/d ln L [nodes]) of the legs to ``neighbors`` [n, k].
+
+    Angles do not change with the size of the cell, bond weights do.
+    """
+    n, k = neighbors.shape
+    a, b = np.triu_indices(k, 1)
+    nodes = intervals + PADDING
+
+    def accumulate(carry, part):
+        total, strain = carry
+        legs, neighbors, centres = part
+        unit, r, weight, slope, cosine, count = _triplets(legs, switch)
+        base, weights, slopes = _spline(cosine, intervals)
+        amount = jnp.where(count, weight[:, a] * weight[:, b], 0.0)
+        turn = amount * _bend(cosine)
+        bend, value = jnp.stack(slopes, axis=-1) * turn[..., None], jnp.stack(weights, axis=-1)
+
+        def push(one, other):  # [block, P, 4, 3], d/d displacement of the leg ``one``
+            around = (unit[:, other] - cosine[..., None] * unit[:, one]) / r[:, one, None]
+            moved = bend[..., None] * around[..., None, :]
+            if switch > 0:
+                stretch = jnp.where(count, slope[:, one] * weight[:, other], 0.0)
+                moved = moved + (value * stretch[..., None])[..., None] * unit[:, one, None, :]
+            return moved
+
+        first, second = push(a, b), push(b, a)
+        where = jnp.where(amount > 0, base, nodes)  # out of range, so dropped
+        for rows, values in ((neighbors[:, a], first), (neighbors[:, b], second), (jnp.broadcast_to(centres[:, None], base.shape), -first - second)):
+            total = _add(total, rows, where, values)
+        if switch > 0:
+            amount = jnp.where(count, slope[:, a] * r[:, a] * weight[:, b] + weight[:, a] * slope[:, b] * r[:, b], 0.0)  # dw / d ln L
+            for offset, share in enumerate(weights):
+                strain = strain.at[(base + offset).reshape(-1)].add((amount * share).reshape(-1))
+        return (total, strain), None
+
+    block = min(BLOCK, n)
+    index = jnp.pad(neighbors, ((0, -n % block), (0, 0))).reshape(-1, block, k)
+    centres = jnp.minimum(jnp.arange(index.shape[0] * block, dtype=jnp.int32), n - 1).reshape(-1, block)
+    kind = legs[0].dtype
+    (total, strain), _ = jax.lax.scan(accumulate, (jnp.zeros((n, nodes, 3), kind), jnp.zeros(nodes, kind)), (_blocks(legs), index, centres))
+    return total, strain
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -132,7 +182,7 @@ def _forward(displacements, cutoff, first, second, switch, intervals):
 
 
 def _backward(switch, intervals, legs, cotangent):
-    return _push(legs, cotangent[:, None], switch)[..., 0], None, None, None
+    return _push(legs, cotangent, switch), None, None, None
 
 
 _histogram.defvjp(_forward, _backward)
@@ -204,18 +254,10 @@ class AngleDistribution(Listed):
         graph = bonded(graph, graph.distances < self.rmax, None if self.spec is None else self.spec.capacity)
         legs = self._legs(structure, graph)
         curve, total = self._curve(_deposit(legs, self.switch, self.rows.shape[1] - PADDING))
-        m = len(curve)
         # B-splines sum to 1: rows - curve holds the derivative of the normalisation too
-        rows = jnp.pad((self.rows - curve[:, None]) / total, ((0, -m % min(CHUNK, m)), (0, 0)))
-
-        def derivative(part):
-            push = _push(legs, part.T, self.switch)
-            push = jnp.where(graph.mask[..., None, None], push, 0.0)
-            return onto_atoms(graph, push), strain_of(graph, push)
-
-        jacobian, strain = jax.lax.map(derivative, rows.reshape(-1, min(CHUNK, m), rows.shape[1]))
-        jacobian = jnp.moveaxis(jacobian, 0, 2).reshape(*structure.positions.shape, -1)
-        return curve, jacobian[..., :m], strain.reshape(-1)[:m]
+        rows = (self.rows - curve[:, None]) / total
+        jacobian, strain = _derivatives(legs, graph.neighbors, self.switch, self.rows.shape[1] - PADDING)
+        return curve, jnp.einsum("inc,mn->icm", jacobian, rows), rows @ strain
 
 
 def _even_rows(angles, width: float, intervals: int) -> np.ndarray:

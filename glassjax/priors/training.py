@@ -178,8 +178,8 @@ def train(
       The trained `Prior` (moving-average parameters).
 
     Raises:
-      ValueError: no structures, a strain outside 0 to 0.2, a negative floor or rate, an element not in ``elements``, a ``start`` of another
-        network, a batch that the devices cannot share, or a loss that is not finite.
+      ValueError: no structures, a strain outside 0 to 0.2, a negative floor or rate, noise levels out of order, an element not in ``elements``, a
+        ``start`` of another network, a batch that the devices cannot share, or a loss that is not finite.
     """
     options = options or TrainingOptions()
     out = Path(out)
@@ -191,6 +191,8 @@ def train(
         raise ValueError(f"got learning_rate = {options.learning_rate}; needs a positive number such as 0.002")
     if not 0 <= options.floor < math.inf:
         raise ValueError(f"got floor = {options.floor} A; needs 0 (all noise levels count alike) or a length such as 0.1")
+    if not 0 < options.sigma_min < options.sigma_max < math.inf:
+        raise ValueError(f"got noise levels {options.sigma_min} to {options.sigma_max} A; needs 0 < sigma_min < sigma_max")
     mesh = trainer.device_mesh(options.batch)
     cells = pad(structures, elements)
     least = math.exp(-options.strain)
