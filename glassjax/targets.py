@@ -16,9 +16,10 @@ from glassjax.observables.angle import angle_distribution
 from glassjax.observables.coordination import coordination_distribution
 from glassjax.observables.pair import REAL_SPACE, RECIPROCAL
 from glassjax.observables.real_space import pair_distribution
-from glassjax.observables.reciprocal import QLIMIT, reduced_from, structure_factor, through, window_operator
+from glassjax.observables.reciprocal import QLIMIT
 from glassjax.observables.weights import fractions_of, mean_square
 from glassjax.structure import Structure
+from glassjax.windowing import Window, resolved, thinned
 
 # Default uncertainty of a point of g or S: what two good instruments, or two short simulations of one glass, disagree by.
 DEFAULT_UNCERTAINTY = 0.02
@@ -88,47 +89,8 @@ def _real_space(x, y, composition, function, number_density, weights, isotopes, 
     if function in ("G_keen", "D", "T"):
         square = float(mean_square(fractions, weights, isotopes=isotopes))
     shape = {"g": 1.0, "G_keen": 1.0, "RDF": 4 * math.pi * number_density * x**2}.get(function, 4 * math.pi * number_density * x)
-    qmax = _resolved(x, instrument["width"], instrument["qmax"])
+    qmax = resolved(x, instrument["width"], instrument["qmax"])
     return observable, DEFAULT_UNCERTAINTY * square * shape * np.ones(len(x)), (x[-1] - x[0]) * qmax / math.pi
-
-
-def _resolved(r, width, qmax) -> float:
-    """Highest Q that a function of r holds, 1/A: as measured, or what its width resolves; at most what its points can show."""
-    if qmax is None:
-        qmax = 3.79 / (2.3548 * (0.15 if width is None else width))
-    return min(qmax, math.pi / float(np.median(np.diff(r))))
-
-
-def _thinned(x: np.ndarray, reach: float, share: float) -> np.ndarray:
-    """The data's own x, or an even grid of spacing pi / (2 reach) where theirs is below that ``share`` of it.
-
-    ``reach`` is the highest conjugate variable (rmax of a function of Q, Qmax of one of r): the curve holds no finer detail.
-    """
-    spacing = math.pi / (2 * reach)
-    if np.median(np.diff(x)) >= share * spacing:
-        return x
-    return np.linspace(x[0], x[-1], math.ceil((x[-1] - x[0]) / spacing) + 1)
-
-
-class _Window:
-    """The operator that lets model and data see the same pairs: y on the data's own Q, to r, through the window, back to a thinner grid."""
-
-    def __init__(self, x, composition, function, weights, isotopes, rmax, window):
-        self.x, self.rmax, self.window = x, rmax, window
-        self.points = _thinned(x, rmax, 0.8)
-        options = dict(weights=weights, isotopes=isotopes)
-        self.before = reduced_from(x, function, composition, **options)
-        self.level, self.factor = reduced_from(self.points, function, composition, **options)
-        self.matrix = self.factor[:, None] * window_operator(x, rmax, window, self.points) / self.before[1]
-
-    def __call__(self, y):
-        """y [m] of the function -> what the window leaves of it [points]."""
-        return self.level + self.matrix @ (y - self.before[0])
-
-    def observable(self, keep, composition, **options):
-        """The model's curve through the same operator, at the points to ``keep``; pairs are counted half an angstrom beyond the window."""
-        whole = structure_factor(self.x, composition, rmax=self.rmax + 0.5, window="taper", **options)
-        return through(whole, self.matrix[keep], self.points[keep], self.level[keep], rmax=self.rmax, window=self.window)
 
 
 def _errors(uncertainty, x) -> np.ndarray | None:
@@ -253,16 +215,16 @@ def target(
     thermal, seen = isinstance(displacement, int | float), None
     fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
     if function in RECIPROCAL and partial is None:
-        seen = _Window(x, composition, function, weights, isotopes, rmax, window)
+        seen = Window(x, composition, function, weights, isotopes, rmax, window)
     elif function in RECIPROCAL:
-        seen = _Window(x, {"X": 1.0}, function, "number", None, rmax, window)
+        seen = Window(x, {"X": 1.0}, function, "number", None, rmax, window)
     spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
     y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform, or a thinner grid: a line bridges what is masked
     if seen is not None:
         grid = seen.points
         y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     else:
-        grid = x if function not in REAL_SPACE else _thinned(x, _resolved(x, width, qmax), 0.5)
+        grid = x if function not in REAL_SPACE else thinned(x, resolved(x, width, qmax), 0.5)
         y, uncertainty = np.interp(grid, x, y), None if uncertainty is None else np.interp(grid, x, uncertainty)
     keep = keep_ranges(grid, xmin=xmin, xmax=xmax, masked_intervals=mask)
     at, y, uncertainty = grid[keep], y[keep], None if uncertainty is None else uncertainty[keep]

@@ -19,7 +19,7 @@ neighbors
 elements
 conversions artefacts absorption scattering_tables zhou
 observables io lammps_engine
-nuisance feff scattering_fit melt_quench
+nuisance windowing feff scattering_fit melt_quench
 labelling priors
 surrogates
 targets spectra
