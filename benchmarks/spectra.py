@@ -161,6 +161,28 @@ def row_angles(atoms: int, target) -> dict:
     return times | dict(compile_s=compile_s, peak_mib=peak, quality=quality, quality_of=note, target=target, atoms=atoms)
 
 
+def row_angles_jacobian(atoms: int) -> dict:
+    """Bond angles to 3.5 A and the derivative of every point with respect to every atom, which guidance by angles takes at each step."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from glassjax._pytree import replace
+    from glassjax.neighbors import build
+    from glassjax.observables.angle import angle_distribution
+
+    cell = silicon(atoms)
+    observable = angle_distribution(np.linspace(0, 180, 181), ["Si"], cutoff=3.5, switch=0.3).fit(cell, margin=2.0)
+    ready, compile_s = compiled(lambda s: observable.linearize(s, build(s, observable.spec)), cell)
+    times = repeated(lambda: jax.block_until_ready(ready(cell)))
+    peak = peak_mib()
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=181), jnp.float32)
+    expected = jax.jit(jax.grad(lambda p: weights @ observable(replace(cell, positions=p))))(cell.positions)
+    quality = float(jnp.abs(ready(cell)[1] @ weights - expected).max() / jnp.abs(expected).max())
+    note = "largest relative difference of the Jacobian along random weights from reverse differentiation"
+    return times | dict(compile_s=compile_s, peak_mib=peak, quality=quality, quality_of=note, atoms=atoms)
+
+
 def row_freud(atoms: int) -> dict:
     """Peer: g(r) forward, freud's neighbour list (both directions) and a numpy matrix of Gaussians (benchmarks/peers.py), no gradient."""
     import numpy as np
@@ -220,6 +242,7 @@ ROWS = {
     "peer_g_torch_1000": lambda: row_torch(1000),
     "peer_I_debyecalculator_1000_forward": lambda: row_debye(1000),
     "angles_1000": lambda: row_angles(1000, "0.05 s"),
+    "angles_jacobian_1000": lambda: row_angles_jacobian(1000),
     "g_S_xray_neutron_5000_rmax20": lambda: row_spectra(5000, 20.0, ALL, "1500 MiB"),
     "g_S_xray_neutron_2500_rmax12": lambda: row_spectra(2500, 12.0, ALL),
     "g_S_xray_neutron_5000_rmax12": lambda: row_spectra(5000, 12.0, ALL),

@@ -136,6 +136,9 @@ def absorption_target(
         common["taper"] = taper
     given = dict(e0_shift=e0_shift, mean_square=mean_square)
     if function == "chi(R)":
+        for label, value in given.items():
+            if not isinstance(value, int | float) and value != "infer":
+                raise ValueError(f"got {label} = {value!r} with chi(R); needs a number, or 'infer' to find it in chi(k) before; or fit chi(k)")
         if multiple or mask:
             raise ValueError("got multiple or mask with chi(R); needs chi(k) for either; leave them out, or fit chi(k)")
         options = dict(kmin=low, kmax=high, kweight=kweight, dk=dk, window=window)
@@ -212,9 +215,6 @@ def _inferred(shift, square, *, e0_shift, mean_square) -> dict:
 
 def _of_distance(k, chi, composition, r, options, square, given, common):
     """Observable, data, R and independent points of chi(R), by the transform with ``options``."""
-    for label, value in given.items():
-        if not isinstance(value, int | float) and value != "infer":
-            raise ValueError(f"got {label} = {value!r} with chi(R); needs a number, or 'infer' to find it in chi(k) before; or fit chi(k)")
     reach = min(common["table"].reach, float(r[-1]) + 1.0)
     fixed = square if given["mean_square"] == "infer" else given["mean_square"]
     transform = options | dict(first=float(k[0]), last=float(k[-1]))

@@ -198,7 +198,7 @@ def _train(commands) -> None:
     train.add_argument("--learning-rate", type=float, default=2e-3, metavar="RATE", help="peak; take less where the loss became infinite")
     train.add_argument("--floor", type=float, default=0.1, metavar="A", help="noise below this counts more in the loss; 0: all levels alike")
     train.add_argument("--sigma-min", type=float, default=0.03, metavar="A", help="smallest noise level")
-    train.add_argument("--sigma-max", type=float, default=1.6, metavar="A", help="largest noise level")
+    train.add_argument("--sigma-max", type=float, default=1.6, metavar="A", help="largest noise level; sampling begins at 1.6")
     train.add_argument("--network", choices=("equivariant", "meshgraphnet"), default="equivariant", help="kind of network")
     train.add_argument("--cutoff", type=float, metavar="A", help="of the network's graph (its own default: 5); dense materials train faster at 4")
     train.add_argument("--elements", nargs="+", metavar="E", help="elements that the prior knows (default: those of the structures)")

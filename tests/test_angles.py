@@ -149,21 +149,50 @@ def test_collinear_coincident_and_missing_atoms_give_finite_values(x64, quick_co
     observable = angle_distribution(ANGLES, ["Si"], cutoff=2.6, switch=0.5).fit(cluster([[0, 0, 0]] * 5))
     assert observable.spec.capacity >= 4
     weights = jnp.asarray(np.random.default_rng(1).normal(size=len(ANGLES)))
-    run = jax.jit(lambda s: (observable(s), jax.grad(lambda p: weights @ observable(replace(s, positions=p)))(s.positions)))
+
+    @jax.jit
+    def run(s):
+        gradient = jax.grad(lambda p: weights @ observable(replace(s, positions=p)))(s.positions)
+        curve, jacobian, strain = observable.linearize(s, build(s, observable.spec))
+        return observable(s), gradient, curve, jacobian @ weights, strain
+
+    def checked(s):
+        value, gradient, curve, through, strain = run(s)
+        np.testing.assert_allclose(curve, value, atol=1e-12)
+        np.testing.assert_allclose(through, gradient, atol=1e-8)
+        assert np.isfinite(strain).all()
+        return value, gradient
+
     chain = [[1, 1, 1], [3.2, 1, 1], [5.4, 1, 1]]
-    value, gradient = run(cluster(chain))
+    value, gradient = checked(cluster(chain))
     straight = 2 * np.exp(-0.5 * ((np.radians(ANGLES) - np.pi) / 0.1) ** 2) / (0.1 * math.sqrt(2 * math.pi))
     np.testing.assert_allclose(value, straight, atol=1e-5 * straight.max())
     assert np.abs(gradient).max() < 1e-3  # an extremum by symmetry
     bent = np.array(chain) + [[0, 0, 0], [0, 1e-4, 0], [0, 0, 0]]
-    h, (_, gradient) = 1e-5, run(cluster(bent))
+    h, (_, gradient) = 1e-5, checked(cluster(bent))
     by_hand = [weights @ run(cluster(bent + sign * h * np.eye(3)[1] * np.array([[0], [1], [0]])))[0] for sign in (1, -1)]
     assert gradient[1, 1] == pytest.approx(float(by_hand[0] - by_hand[1]) / (2 * h), rel=1e-4)
     for positions in ([[1, 1, 1], [1, 1, 1], [3, 1, 1], [1, 3, 1]], [[1, 1, 1], [3, 1, 1], [1, 3, 1], [9, 9, 9]]):
-        value, gradient = run(cluster(positions))
+        value, gradient = checked(cluster(positions))
         assert np.isfinite(value).all() and np.isfinite(gradient).all() and np.trapezoid(value, np.radians(ANGLES)) == pytest.approx(1, abs=1e-3)
-    value, gradient = run(cluster([[1, 1, 1], [3, 1, 1]]))
+    value, gradient = checked(cluster([[1, 1, 1], [3, 1, 1]]))
     assert not value.any() and not gradient.any()  # no triplet
+
+
+def test_derivatives_of_many_atoms_side_by_side(quick_compile):
+    """More atoms than one block holds and no multiple of it, one slot empty, single precision, two structures as one batch."""
+    rng = np.random.default_rng(5)
+    species = jnp.where(jnp.arange(40) < 39, jnp.arange(40) % 2, -1)
+    cells = [replace(st.structure(rng.uniform(0, 9.0, (40, 3)), [9.0] * 3, ["Si", "O"] * 20), species=species) for _ in range(2)]
+    observable = angle_distribution(ANGLES[::6], ["Si", "O"], cutoff=2.8, switch=0.3, triplet="Si-O-O").fit(cells[0], margin=2.0)
+    weights = jnp.asarray(rng.normal(size=len(observable.x)), jnp.float32)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cells)
+    _, jacobian, _ = jax.jit(jax.vmap(lambda s: observable.linearize(s, build(s, observable.spec))))(both)
+    slope = jax.jit(jax.grad(lambda p, s: weights @ observable(replace(s, positions=p))))
+    for one, found in zip(cells, jacobian, strict=True):
+        expected = slope(one.positions, one)
+        assert found.dtype == jnp.float32 and not found[39].any() and jnp.abs(expected).max() > 0.01
+        np.testing.assert_allclose(found @ weights, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
 @pytest.mark.parametrize("make", [lambda: angle_distribution(ANGLES[::4], ["Si"], cutoff=2.6), lambda: coordination_number(["Si"], None, cutoff=2.6)])

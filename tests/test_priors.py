@@ -435,13 +435,14 @@ def test_training_refuses_what_it_cannot_use(tmp_path):
         train(tmp_path / "x.npz", floor=-0.1)
     with pytest.raises(ValueError, match="got learning_rate = 0.0; needs a positive"):
         train(tmp_path / "x.npz", learning_rate=0.0)
-    with pytest.raises(ValueError, match="got noise levels 0.3 to 0.1 A; needs 0 < sigma_min"):
-        train(tmp_path / "x.npz", sigma_min=0.3, sigma_max=0.1)
+    for low, high in ((0.3, 0.1), (0.0, 1.6), (np.nan, 1.6), (0.03, np.inf)):
+        with pytest.raises(ValueError, match=f"got noise levels {low} to {high} A; needs 0 < sigma_min < sigma_max, both finite"):
+            train(tmp_path / "x.npz", sigma_min=low, sigma_max=high)
 
 
 def test_resume_refuses_what_the_card_states_for_all_steps(tmp_path):
     train(tmp_path / "a.npz", steps=0)
-    for change in (dict(floor=0.0), dict(strain=0.03), dict(levels="linear")):
+    for change in (dict(floor=0.0), dict(strain=0.03), dict(levels="linear"), dict(sigma_max=0.9)):
         ((name, value),) = change.items()
         with pytest.raises(ValueError, match=f"was trained with {name} = .*; got {value}; pass the same"):
             train(tmp_path / "a.npz", steps=0, resume=True, **change)

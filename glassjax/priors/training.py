@@ -20,7 +20,7 @@ from glassjax.priors.loss import denoising_loss
 from glassjax.priors.prior import Prior, describe_network, flatten, load_prior, save_prior, unflatten
 from glassjax.structure import Structure
 
-LASTING = ("levels", "floor", "strain")  # what a training that goes on must not change: the card states it for all steps
+LASTING = ("levels", "sigma_min", "sigma_max", "floor", "strain")  # what a training that goes on must not change: the card states it for all steps
 LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7)  # A, at which priors are evaluated
 BANDS = (0.0, 0.1, 0.3, 0.7, 10.0)  # A, noise levels between the columns of the learning curve
 
@@ -35,8 +35,8 @@ class TrainingOptions:
       batch: cells per step (a multiple of the number of devices).
       learning_rate: peak, Adam.
       levels: "log-uniform" noise levels between the two below, or "linear" (uniform t, sigma = 0.8 A t, as published).
-      sigma_min: A.
-      sigma_max: A.
+      sigma_min: A, the smallest of log-uniform levels.
+      sigma_max: A, the largest; sampling begins at 1.6 A by default, and a prior knows nothing of more noise than it was trained on.
       floor: A; levels below it get weight (sigma^2 + floor^2) / sigma^2, at most 4; 0 for the published unweighted loss.
       strain: cells are scaled by a random factor between exp(-strain) and exp(strain), all lengths together: the prior then knows the order of the
         material and not the bond length of its potential to the last percent, and leaves that, and the density, to the data.
@@ -191,8 +191,8 @@ def train(
         raise ValueError(f"got learning_rate = {options.learning_rate}; needs a positive number such as 0.002")
     if not 0 <= options.floor < math.inf:
         raise ValueError(f"got floor = {options.floor} A; needs 0 (all noise levels count alike) or a length such as 0.1")
-    if not 0 < options.sigma_min < options.sigma_max < math.inf:
-        raise ValueError(f"got noise levels {options.sigma_min} to {options.sigma_max} A; needs 0 < sigma_min < sigma_max")
+    if options.levels != "linear" and not 0 < options.sigma_min < options.sigma_max < math.inf:
+        raise ValueError(f"got noise levels {options.sigma_min} to {options.sigma_max} A; needs 0 < sigma_min < sigma_max, both finite")
     mesh = trainer.device_mesh(options.batch)
     cells = pad(structures, elements)
     least = math.exp(-options.strain)
