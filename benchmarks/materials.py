@@ -90,15 +90,19 @@ def table(options) -> int:
 
     def prior_of(material, method):
         if method == "published":
-            return options.meshgraphnet
+            return str(options.meshgraphnet or materials_priors.published_file(material))
         if options.prior and method not in materials_ensembles.JOINT:
             return options.prior
         return str(materials_priors.prior_file(materials_priors.JOINT if method in materials_ensembles.JOINT else material))
 
     names, limits = options.only or list(reference.MATERIALS), dict(seconds=options.seconds, moves=options.moves)
     reference.conditions(names)
-    if "published" in options.methods and not options.meshgraphnet:
-        raise ValueError("got no MeshGraphNet for the method published; needs a prior with the paper's network; pass --meshgraphnet FILE")
+    lacking = [name for name in names if "published" in options.methods and not Path(prior_of(name, "published")).exists()]
+    if lacking:
+        raise ValueError(
+            f"got no MeshGraphNet of {', '.join(lacking)} for the method published; needs a prior with the paper's network; train one with "
+            "`glassjax train --network meshgraphnet`, and pass --meshgraphnet FILE"
+        )
     needed = {prior_of(name, method) for name in names for method in options.methods if method in materials_ensembles.RULED}
     absent = [path for path in needed if path.endswith(".npz") and not Path(path).exists()]
     if absent:
@@ -154,7 +158,7 @@ def _table_options(part) -> None:
     part.add_argument("--conditions", nargs="+", metavar="LABEL", help="some of those that `status` names")
     part.add_argument("--replicas", type=int, default=10, help="structures of every ensemble, by default %(default)s")
     part.add_argument("--prior", help="use this prior, a name or a file")
-    part.add_argument("--meshgraphnet", help="prior of the method published")
+    part.add_argument("--meshgraphnet", help="prior of the method published, by default benchmarks/priors/meshgraphnet_MATERIAL.npz")
     part.add_argument("--steps", type=int, help="of the ladder, by default the protocol's")
     part.add_argument("--seconds", type=float, help="of each reverse Monte Carlo, by default ten times those of a structure guided by g(r)")
     part.add_argument("--moves", type=int, help="at least so many moves of each reverse Monte Carlo")

@@ -35,6 +35,11 @@ def prior_file(name: str, folder: Path = PRIORS) -> Path:
     return folder / f"{name}.npz"
 
 
+def published_file(material: str, folder: Path = PRIORS) -> Path:
+    """The prior of a material with the paper's network, trained at the same condition (`gpu.sh`, stage published)."""
+    return prior_file(f"meshgraphnet_{material}", folder)
+
+
 def command(
     name: str,
     minutes: float,

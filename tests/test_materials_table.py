@@ -499,8 +499,8 @@ def test_the_short_form_is_of_training_conditions_and_kept_apart(tmp_path, monke
 def test_bad_input(tmp_path, capsys):
     assert materials.main(["table", "--only", "germanium", "--results", str(tmp_path / "r.json")]) == 2
     assert "got materials germanium" in capsys.readouterr().err
-    assert materials.main(["table", "--only", "silicon", "--methods", "published", "--results", str(tmp_path / "r.json")]) == 2
-    assert "--meshgraphnet" in capsys.readouterr().err
+    assert materials.main(["table", "--only", "carbon", "--methods", "published", "--results", str(tmp_path / "r.json")]) == 2
+    assert "got no MeshGraphNet of carbon" in capsys.readouterr().err
     assert materials.main(["table", "--only", "silicon", "--prior", "nowhere.npz", "--results", str(tmp_path / "r.json")]) == 2
     assert "got no nowhere.npz; needs that prior; run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="got conditions 9.9 of silicon; needs some of 1.5"):
