@@ -15,7 +15,7 @@
 #   STAGES    of "train run ensembles large peers silicon materials published" (default all)
 #   MATERIAL_MINUTES   of training for each of the six priors of the five materials (default 1.4)
 #   PUBLISHED_MINUTES  of training of the paper's network, a third of them at noise of 0.1 to 0.3 A, with a graph to 3.5 A instead of 5 (with that it
-#             learned nothing in 11 minutes of a CPU core: materials_tried.md); its guidance is then one row of the table over the materials (default 5)
+#             learned nothing in 11 minutes of a CPU core: materials_tried.md); its guidance is then one row of the table over the materials (default 5, at most 6)
 #   RUN_OPTIONS, SILICON_OPTIONS   more options of run.py and silicon.py, e.g. --seconds 0.5, --smoke
 #
 # The machine's python3 brings jax, flax, optax, numpy, scipy and matplotlib. What it lacks travels as wheels in .whl/ (never committed):
@@ -107,7 +107,7 @@ if wanted published; then # silicon, where the table's own prior was trained; fo
     {
         timeout -k 10 160 "${learn[@]}" --sigma-min 0.1 --sigma-max 0.3 --minutes "$begin" --out "$first" &&
             timeout -k 10 270 "${learn[@]}" --sigma-max 0.9 --minutes "$rest" --out "$network" --start "$first" &&
-            cp "$network" "$OUT/meshgraphnet_silicon.npz" &&
+            cp "$network" "$OUT/meshgraphnet_silicon.npz" && cp "${network%.npz}.csv" "$OUT/meshgraphnet_silicon.csv" &&
             timeout -k 10 150 "$python" benchmarks/materials.py table --only silicon --conditions 2.5 --methods published --meshgraphnet "$network" \
                 --replicas 4 --ensembles "$OUT/published" --results "$OUT/published.json" # both to be merged into benchmarks/
     } 2>&1 | tee "$OUT/published.log" || echo "part published failed: see published.log"

@@ -100,8 +100,8 @@ def table(options) -> int:
     lacking = [name for name in names if "published" in options.methods and not Path(prior_of(name, "published")).exists()]
     if lacking:
         raise ValueError(
-            f"got no MeshGraphNet of {', '.join(lacking)} for the method published; needs a prior with the paper's network; train one with "
-            "`glassjax train --network meshgraphnet`, and pass --meshgraphnet FILE"
+            f"got no {', '.join(prior_of(name, 'published') for name in lacking)} for the method published; needs a prior with the paper's network; "
+            "train one with `glassjax train --network meshgraphnet`, and pass --meshgraphnet FILE"
         )
     needed = {prior_of(name, method) for name in names for method in options.methods if method in materials_ensembles.RULED}
     absent = [path for path in needed if path.endswith(".npz") and not Path(path).exists()]

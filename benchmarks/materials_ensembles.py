@@ -152,7 +152,7 @@ def _baseline(method: str, condition: Condition, frames, *, prior, replicas: int
     goal, closest = targets("g", condition, structures_of(frames))[0], closest_distances(frames)
     if method == "published":
         begun = time.monotonic()
-        result = baselines.published_guidance(condition, goal, prior=prior, replicas=replicas, seed=seed)
+        result = baselines.published_guidance(condition, goal, prior=prior, replicas=replicas, seed=seed, minimum_distances=closest)
         return result.structures, dict(seconds=(time.monotonic() - begun) / replicas, r_factor=result.ensemble.last("r_factor").mean(axis=0).tolist())
     jobs = [dict(seed=seed + replica, minimum_distances=closest) for replica in range(replicas)]
     if method == "gradient":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from materials_ensembles import ensemble_file, mark
-from materials_priors import JOINT, prior_file
+from materials_priors import JOINT, prior_file, published_file
 from materials_reference import MATERIALS, TRAINED_AT
 from materials_summary import NAMES, markdown, summaries, where_trained
 from materials_targets import structures_of
@@ -151,6 +151,7 @@ def draw(results: Path, methods, picture: Path, ensembles: Path | None = None) -
     if old:
         print(f"{old} ensembles by another rule than that of now are left out; `python benchmarks/materials.py table` makes them again")
     marks = {name: mark(prior_file(name)) for name in (*MATERIALS, JOINT) if prior_file(name).exists()}
+    marks |= {f"published {name}": mark(published_file(name)) for name in MATERIALS if published_file(name).exists()}
     if others := of_other_priors(table, marks):
         print(f"of other priors than those of {prior_file(JOINT).parent} ({len(others)}): {', '.join(others)}")
     print("\n".join([*verdicts(table), "", *checks(table), "", *misses(table)]))

@@ -33,11 +33,14 @@ def current(table: dict) -> dict:
 
 
 def of_other_priors(table: dict, marks: dict[str, str]) -> list[str]:
-    """Ensembles, as "material method condition", of another prior than the one of ``marks`` (of each material, and of "joint")."""
-    rows = [
-        (JOINT_PRIOR if method in JOINT else m, m, method, c, r) for m, ms in table.items() for method in RULED for c, r in ms.get(method, {}).items()
-    ]
-    return [f"{m} {method} {c}" for name, m, method, c, row in rows if marks.get(name) != row["facts"]["asked"].get("prior")]
+    """Ensembles, as "material method condition", of another prior than the one of ``marks``: of each material, of "joint", and of "published
+    MATERIAL"."""
+
+    def name(material: str, method: str) -> str:
+        return JOINT_PRIOR if method in JOINT else f"published {material}" if method == "published" else material
+
+    rows = [(m, method, c, r) for m, ms in table.items() for method in (*RULED, "published") for c, r in ms.get(method, {}).items()]
+    return [f"{m} {method} {c}" for m, method, c, row in rows if marks.get(name(m, method)) != row["facts"]["asked"].get("prior")]
 
 
 def verdicts(table: dict) -> list[str]:

@@ -398,6 +398,9 @@ def test_rows_of_another_prior_are_named():
     assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "b"}) == ["silicon g 2.5"]
     assert verdicts.of_other_priors(made, {"silicon": "a", "joint": "a"}) == ["silicon g 2.5", "silicon joint-g 2.0"]
     assert len(verdicts.of_other_priors(made, {})) == 3
+    made = {"silicon": {"published": {"2.5": one}}}
+    assert verdicts.of_other_priors(made, {"silicon": "b", "published silicon": "a"}) == []
+    assert verdicts.of_other_priors(made, {"silicon": "a", "published silicon": "b"}) == ["silicon published 2.5"]
 
 
 def test_a_failed_ensemble_does_not_end_the_table(frames, tmp_path, monkeypatch, capsys):
@@ -500,7 +503,8 @@ def test_bad_input(tmp_path, capsys):
     assert materials.main(["table", "--only", "germanium", "--results", str(tmp_path / "r.json")]) == 2
     assert "got materials germanium" in capsys.readouterr().err
     assert materials.main(["table", "--only", "carbon", "--methods", "published", "--results", str(tmp_path / "r.json")]) == 2
-    assert "got no MeshGraphNet of carbon" in capsys.readouterr().err
+    assert "meshgraphnet_carbon.npz for the method published" in capsys.readouterr().err
+    assert type(glassjax.load_prior(priors.published_file("silicon")).network).__name__ == "MeshGraphNet"
     assert materials.main(["table", "--only", "silicon", "--prior", "nowhere.npz", "--results", str(tmp_path / "r.json")]) == 2
     assert "got no nowhere.npz; needs that prior; run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="got conditions 9.9 of silicon; needs some of 1.5"):

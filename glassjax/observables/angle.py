@@ -121,7 +121,10 @@ def _bend(cosine):
 
 
 def _add(total, rows, nodes, values):
-    """``total`` [n, nodes, 3] with ``values`` [..., 4, 3] added at rows [...] and the four nodes from [...] on; beyond the last node nowhere."""
+    """``total`` [n, nodes, 3] with ``values`` [..., 4, 3] added at rows [...] and the four nodes from [...] on; beyond the last node nowhere.
+
+    The dtypes may differ: a structure in single precision with an observable in double.
+    """
     where = jnp.stack([rows, nodes], axis=-1).reshape(-1, 2)
     numbers = jax.lax.ScatterDimensionNumbers(update_window_dims=(1, 2), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0, 1))
     return jax.lax.scatter_add(total, where, values.reshape(-1, 4, 3).astype(total.dtype), numbers, mode="drop")
