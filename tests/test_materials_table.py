@@ -357,13 +357,14 @@ def test_summaries():
     rows = {"2.5": invented(-0.01, 0.01, 92.5) | count, "3.5": invented(0.015, 0.05, 50.0, margin=-0.2) | count}
     rows["2.5"]["facts"] |= dict(seconds=11.25, seconds_free=7.4, seconds_per_step=0.075)
     carlo = invented(0.1, 0.2, 10.0) | dict(facts=dict(seconds=210.0, moves=21e6))
+    carlo["modalities"]["EXAFS"] = dict(error=0.5, ded=0.4, diversity_ratio=None)
     alone = {"2.5": invented(0.02, 0.03, 91.0), "3.5": invented(0.02, 0.09, 91.0)}
     made = {"carbon": {"g": {"1.5": rows["3.5"]}}, "silicon": {"g": rows, "prior": alone, "rmc-random": {"2.5": carlo}}}
     lines = summary.summaries(made).splitlines()[2:]
     assert lines[2] == "| silicon | 2 of 5 | 4 | 3 of 6 | +0.0150 | 1 of 2 | +0.0150 | 0.0300 | 0.0600 | -0.20 |"  # in the order of the materials
     assert lines[3].startswith("| carbon | 1 of 5 | 4 | 0 of 3 |") and lines[3].endswith("| 0.0500 |  | -0.20 |")
-    assert "| prior alone | 0.0300 (+0.0200) |" in lines and "| guided by g(r) | 0.0100 (-0.0100) |" in lines
-    assert "| reverse Monte Carlo on g(r), random start | 0.2000 (+0.1000) |" in lines
+    assert "| prior alone | 0.0300, 0.0300 (+0.0200) |" in lines and "| guided by g(r) | 0.0100, 0.0100 (-0.0100) |" in lines
+    assert "| reverse Monte Carlo on g(r), random start | 0.2600, 0.2000 (+0.1000) |" in lines  # EXAFS apart
     assert "| silicon | 216 | 1.0 | 11.2 | 75 | 210 | 100000 |" in lines
     assert not any("carbon" in line for line in lines[8:])  # nothing of it where its prior was trained
 
