@@ -28,7 +28,16 @@ def thinned(x: np.ndarray, reach: float, share: float) -> np.ndarray:
 
 
 class Window:
-    """The operator that lets model and data see the same pairs: y on the data's own Q, to r, through the window, back to a thinner grid."""
+    """The operator that lets model and data see the same pairs: y on the data's own Q, to r, through the window, back to a thinner grid.
+
+    Attributes:
+      x: [m] Q of the data, 1/A.
+      points: [p] the thinner grid, 1/A.
+      before: level and factor [m] with which y = level + factor (S - 1), on the data's Q.
+      level: [p] the same on the thinner grid.
+      factor: [p].
+      matrix: [p, m], from y - before[0] to what is left of it above ``level``.
+    """
 
     def __init__(self, x, composition, function, weights, isotopes, rmax, window):
         self.x, self.rmax, self.window = x, rmax, window
