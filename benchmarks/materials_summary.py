@@ -71,10 +71,9 @@ def _methods(table: dict) -> list[str]:
     def entry(material: str, method: str) -> str:
         if method not in found[material]:
             return ""
-        errors = {name: one["error"] for name, one in found[material][method]["modalities"].items()}
+        errors = [mean_error(table, material, method, [TRAINED_AT[material]], without) for without in ((), ("EXAFS",))]
         angles = found[material][method]["modalities"].get("ADF")
-        rest = [value for name, value in errors.items() if name != "EXAFS"] or [np.nan]
-        return f"{_number(np.mean(list(errors.values())))}, {_number(np.mean(rest))}" + (f" ({angles['ded']:+.4f})" if angles else "")
+        return ", ".join(map(_number, errors)) + (f" ({angles['ded']:+.4f})" if angles else "")
 
     head = ["mean error, without EXAFS (dED of angles) where the prior was trained", *(f"{m} {TRAINED_AT[m]}" for m in found)]
     made = [method for method in METHODS if any(method in rows for rows in found.values())]

@@ -80,12 +80,13 @@ def misses(table: dict, method: str = "g") -> list[str]:
     return [f"above 0: {material:9} {label:10} {modality:12} {value:+.4f}" for value, (material, label, modality) in worst]
 
 
-def mean_error(table: dict, material: str, method: str, labels) -> float:
-    """Mean error of a method over all modalities of some conditions; NaN where one is missing."""
+def mean_error(table: dict, material: str, method: str, labels, without=()) -> float:
+    """Mean error of a method over all modalities of some conditions, those in ``without`` left out; NaN where a condition, or all, are missing."""
     found = table[material].get(method, {})
     if not labels or not set(labels) <= set(found):
         return float("nan")
-    return float(np.mean([one["error"] for label in labels for one in found[label]["modalities"].values()]))
+    errors = [one["error"] for label in labels for name, one in found[label]["modalities"].items() if name not in without]
+    return float(np.mean(errors or [np.nan]))
 
 
 def checks(table: dict, method: str = "g") -> list[str]:

@@ -73,6 +73,13 @@ def _blocks(legs, *more):
     return (cut(displacements, 1.0), cut(cutoff, 0.0), cut(first, False), cut(second, False), *(cut(array, 0) for array in more))
 
 
+def _onto(total, base, weights, amount):
+    """``total`` [nodes] with ``amount`` [...] shared out by the four ``weights`` over the nodes from ``base`` [...] on."""
+    for offset, share in enumerate(weights):
+        total = total.at[(base + offset).reshape(-1)].add((amount * share).reshape(-1).astype(total.dtype))
+    return total
+
+
 def _deposit(legs, switch: float, intervals: int):
     """A [intervals + 4] of the legs of all atoms; NaN where a displacement is."""
     k = legs[1].shape[1]
@@ -82,9 +89,7 @@ def _deposit(legs, switch: float, intervals: int):
         _, _, weight, _, cosine, count = _triplets(part, switch)
         amount = jnp.where(count, weight[:, a] * weight[:, b], 0.0)
         base, weights, _ = _spline(cosine, intervals)
-        for offset, share in enumerate(weights):
-            total = total.at[(base + offset).reshape(-1)].add((amount * share).reshape(-1))
-        return total, None
+        return _onto(total, base, weights, amount), None
 
     total, _ = jax.lax.scan(accumulate, jnp.zeros(intervals + PADDING, legs[0].dtype), _blocks(legs))
     return jnp.where(jnp.isnan(legs[0]).any(), jnp.nan, total)
@@ -164,8 +169,7 @@ def _derivatives(legs, neighbors, switch: float, intervals: int):
         if switch > 0:
             longer = slope * r  # dw / d ln L
             amount = jnp.where(count, longer[:, a] * weight[:, b] + weight[:, a] * longer[:, b], 0.0)
-            for offset, share in enumerate(weights):
-                strain = strain.at[(base + offset).reshape(-1)].add((amount * share).reshape(-1).astype(strain.dtype))
+            strain = _onto(strain, base, weights, amount)
         return (total, strain), None
 
     start = jnp.zeros((n, nodes, 3), legs[0].dtype), jnp.zeros(nodes, legs[0].dtype)
