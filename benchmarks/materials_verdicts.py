@@ -74,10 +74,18 @@ def cells(table: dict, method: str, names) -> dict[tuple[str, str, str], float]:
 
 
 def misses(table: dict, method: str = "g") -> list[str]:
-    """A line per cell of the guided ensembles with dED above 0, largest first."""
+    """A line per cell of the guided ensembles with dED above 0, largest first, then one per cell that varies too little, least first."""
     found = cells(table, method, (*EASY, *HARD))
     worst = sorted(((value, place) for place, value in found.items() if value > 0), reverse=True)
-    return [f"above 0: {material:9} {label:10} {modality:12} {value:+.4f}" for value, (material, label, modality) in worst]
+    lines = [f"above 0: {material:9} {label:10} {modality:12} {value:+.4f}" for value, (material, label, modality) in worst]
+    rows = {
+        (m, c, n): row["modalities"][n] for m, ms in table.items() for c, row in ms.get(method, {}).items() for n in HARD if n in row["modalities"]
+    }
+    ratios = {place: (one["diversity_ratio"], one.get("ratio_uncertainty")) for place, one in rows.items() if one["diversity_ratio"] is not None}
+    for (material, label, modality), (ratio, doubt) in sorted(ratios.items(), key=lambda item: item[1][0]):
+        if ratio < RATIO:
+            lines.append(f"below {RATIO}: {material:9} {label:10} {modality:12} {ratio:.2f}" + ("" if doubt is None else f" +- {doubt:.2f}"))
+    return lines
 
 
 def mean_error(table: dict, material: str, method: str, labels, without=()) -> float:

@@ -274,3 +274,36 @@ def test_ratio_of_diversities_has_no_bias_of_few_replicas():
     assert np.mean(plain) == pytest.approx(0.724 / 0.936, abs=0.02)
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.02)
     assert compare(made(ours[:1]), made(theirs)).rows[0].diversity_ratio is None
+
+
+def test_the_uncertainty_of_the_ratio_is_what_other_ensembles_would_scatter():
+    """Jackknife against the closed form of one normal number, sqrt(1 / 2n + 1 / 2m), and against ratios of many ensembles."""
+    rng = np.random.default_rng(0)
+    one = lambda n, points=1: made(rng.normal(size=(n, points)) + 9.0)  # noqa: E731
+    expected = np.sqrt(1 / (2 * 99) + 1 / (2 * 199))
+    found = [compare(one(100), one(200)).rows[0] for _ in range(40)]
+    assert np.mean([row.ratio_uncertainty / row.diversity_ratio for row in found]) == pytest.approx(expected, rel=0.03)
+    few = [compare(one(8, 6), one(5, 6)) for _ in range(300)]
+    scatter = np.std([found.rows[0].diversity_ratio for found in few])
+    # of few replicas the jackknife is too large rather than too small (Efron and Stein)
+    assert scatter < np.sqrt(np.mean([found.rows[0].ratio_uncertainty ** 2 for found in few])) < 1.4 * scatter
+    assert few[0].modalities()["PDF"]["ratio_uncertainty"] == few[0].rows[0].ratio_uncertainty
+    assert f"{few[0].rows[0].ratio_uncertainty:.2f}" in few[0].table().splitlines()[1]
+    assert compare(one(2, 6), one(5, 6)).rows[0].ratio_uncertainty is None  # two replicas have one deviation
+
+
+def test_the_uncertainty_of_a_modality_counts_its_features_together():
+    """Two features of the same replicas: equal ones give the same uncertainty, those whose errors go opposite ways a smaller one."""
+    values = 5.0 + np.random.default_rng(1).normal(size=(6, 1))
+    reference = np.array([[0.0], [2.0], [1.0]])
+
+    def two(first, second):
+        one = made(first)
+        one["PDF"]["other"] = Curves(np.arange(1.0), second)
+        return one
+
+    alike = compare(two(values, values), two(reference, reference))
+    assert alike.modalities()["PDF"]["uncertainty"] == pytest.approx(alike.rows[0].uncertainty)
+    assert alike.modalities()["PDF"]["ratio_uncertainty"] == pytest.approx(alike.rows[0].ratio_uncertainty)
+    opposite = compare(two(values, values), two(reference, 20.0 + reference)).modalities()["PDF"]  # above the one reference, below the other
+    assert opposite["uncertainty"] == pytest.approx((1 / 2 - 1 / 22) / 2 * np.std(values, ddof=1) / np.sqrt(6))

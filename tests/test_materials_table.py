@@ -326,7 +326,7 @@ def test_reverse_monte_carlo_runs_side_by_side(frames, tmp_path):
 
 
 def invented(ded, error, four, margin=0.0, ratio=0.9):
-    modalities = {n: dict(ded=ded, error=error, diversity_ratio=ratio) for n in ("PDF", "XRD", "ND", "ADF")}
+    modalities = {n: dict(ded=ded, error=error, diversity_ratio=ratio, ratio_uncertainty=0.04) for n in ("PDF", "XRD", "ND", "ADF")}
     return dict(
         modalities=modalities,
         local=dict(generated={"4-fold %": [four, 1.0]}, reference={"4-fold %": [95.0, 1.5]}),
@@ -347,7 +347,8 @@ def test_verdicts():
     assert "reached: silicon: mean error 0.0500, rmc-random 0.2000 (1 conditions)" in lines
     assert "reached: silicon 2.5: 4-fold % 92.50, reference 95.00 +- 1.50" in lines
     assert "MISSED: silicon: diversity: 50 % of 2 cells at 0.7 of the reference's or more, least 0.30 (3.5, ADF)" in lines
-    assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 4
+    assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 5
+    assert verdicts.misses(made)[4].split() == ["below", "0.7:", "silicon", "3.5", "ADF", "0.30", "+-", "0.04"]
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
     assert all(line.startswith("reached") for line in verdicts.checks(good)[1:]) and not verdicts.misses(good)
 

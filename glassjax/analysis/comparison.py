@@ -10,7 +10,9 @@ For the curves f of one feature (a pair, a triplet, an element, or the total) of
 dED <= 0: the generated mean is no farther from the reference than its replicas are from each other. The diversity of the generated replicas
 (same norm) over that of the reference tells a collapsed ensemble (below `COLLAPSED`) from one as varied as the reference; for this ratio both
 deviations are freed of the bias of few normally distributed replicas. A modality's numbers are the means over its features. The error of n perfect
-replicas against m of the reference is not 0 but falls as sqrt(1 / n + 1 / m).
+replicas against m of the reference is not 0 but falls as sqrt(1 / n + 1 / m). Uncertainties are jackknife standard errors (one replica left out at a
+time; too large rather than too small for few replicas, B. Efron and C. Stein, Ann. Stat. 9, 586 (1981)): of the error from the generated replicas,
+of the ratio from those of both ensembles.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Row:
       norm: in the unit of the curve.
       error: |mean - mean| / norm.
       uncertainty: of the error from the generated replicas alone, by the jackknife; None for one replica.
+      without: errors and generated diversities without each generated replica in turn, and diversities of the reference without each of its own.
       diversity: of the reference.
       generated_diversity: the same of the generated ensemble.
       replicas: (generated, reference).
@@ -53,6 +56,7 @@ class Row:
     diversity: float
     generated_diversity: float
     replicas: tuple[int, int]
+    without: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
     @property
     def ded(self) -> float:
@@ -64,9 +68,15 @@ class Row:
         """Generated diversity over the reference's, without the bias of few replicas; None where either has one replica, or the reference none."""
         return _ratio(self.generated_diversity, self.diversity, self.replicas)
 
+    @property
+    def ratio_uncertainty(self) -> float | None:
+        """Of `diversity_ratio`, from the replicas of both ensembles, by the jackknife; None where either has fewer than three."""
+        return _ratio_uncertainty(self.diversity_ratio, *self.without[1:])
+
     def to_dict(self) -> dict:
         """All numbers by name."""
-        return dataclasses.asdict(self) | dict(ded=self.ded, diversity_ratio=self.diversity_ratio)
+        facts = {k: v for k, v in dataclasses.asdict(self).items() if k != "without"}
+        return facts | dict(ded=self.ded, diversity_ratio=self.diversity_ratio, ratio_uncertainty=self.ratio_uncertainty)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +94,15 @@ class Comparison:
     reference: CurveSet
 
     def modalities(self) -> dict[str, dict]:
-        """{modality: error, diversity, generated_diversity, ded (means over its features), diversity_ratio (ratio of the means)}."""
+        """{modality: error, diversity, generated_diversity, ded (means over its features), diversity_ratio (of the means), and the uncertainties}."""
         found = {}
         for name in dict.fromkeys(row.modality for row in self.rows):
             rows = [row for row in self.rows if row.modality == name]
             one = {key: float(np.mean([getattr(r, key) for r in rows])) for key in ("error", "diversity", "generated_diversity", "ded")}
-            found[name] = one | dict(diversity_ratio=_ratio(one["generated_diversity"], one["diversity"], rows[0].replicas))
+            ratio = _ratio(one["generated_diversity"], one["diversity"], rows[0].replicas)
+            errors, ours, theirs = (np.mean([row.without[i] for row in rows], axis=0) for i in range(3))
+            doubt = dict(uncertainty=_jackknife(errors), ratio_uncertainty=_ratio_uncertainty(ratio, ours, theirs))
+            found[name] = one | dict(diversity_ratio=ratio) | doubt
         return found
 
     @property
@@ -110,14 +123,13 @@ class Comparison:
 
     def table(self) -> str:
         """Text: a line per feature and, for several, the mean of the modality."""
-        head = f"{'modality':<13} {'feature':<12} {'error':>8} {'+-':>7} {'diversity':>10} {'dED':>9} {'ratio':>6}"
+        head = f"{'modality':<13} {'feature':<12} {'error':>8} {'+-':>7} {'diversity':>10} {'dED':>9} {'ratio':>6} {'+-':>5}"
         lines, means = [head], self.modalities()
         for name, mean in means.items():
             rows = [row for row in self.rows if row.modality == name]
-            for row in rows:
-                lines.append(_line(name, row.feature, row.error, row.uncertainty, row.diversity, row.ded, row.diversity_ratio))
+            lines += [_line(name, row.feature, row.to_dict()) for row in rows]
             if len(rows) > 1:
-                lines.append(_line(name, "mean", mean["error"], None, mean["diversity"], mean["ded"], mean["diversity_ratio"]))
+                lines.append(_line(name, "mean", mean))
         return "\n".join(lines)
 
 
@@ -133,10 +145,28 @@ def _ratio(ours: float, theirs: float, replicas: tuple[int, int]) -> float | Non
     return ours / share_seen(replicas[0]) * share_seen(replicas[1]) / theirs
 
 
-def _line(modality, feature, error, uncertainty, diversity, ded, ratio) -> str:
-    doubt = f"{'':>7}" if uncertainty is None else f"{uncertainty:7.4f}"
+def _jackknife(without) -> float | None:
+    """Standard error of a number from its values without each replica in turn; None for one replica."""
+    n = len(without)
+    if n < 2:
+        return None
+    without = np.asarray(without)
+    return float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
+
+
+def _ratio_uncertainty(ratio: float | None, *without) -> float | None:
+    """Standard error of a ratio of diversities from both without each replica in turn; None for fewer than three replicas: two have one deviation."""
+    if ratio is None or min(map(len, without)) < 3 or not min(np.mean(one) for one in without) > 0:
+        return None
+    return ratio * math.hypot(*(_jackknife(one) / float(np.mean(one)) for one in without))
+
+
+def _line(modality: str, feature: str, numbers: dict) -> str:
+    doubt, ratio, spread = (numbers[key] for key in ("uncertainty", "diversity_ratio", "ratio_uncertainty"))
     note = "" if ratio is None or ratio >= COLLAPSED else "  varies too little"
-    return f"{modality:<13} {feature:<12} {error:8.4f} {doubt} {diversity:10.4f} {ded:+9.4f} {'-' if ratio is None else f'{ratio:.2f}':>6}{note}"
+    error = f"{numbers['error']:8.4f} {'' if doubt is None else f'{doubt:.4f}':>7}"
+    ratios = f"{'-' if ratio is None else f'{ratio:.2f}':>6} {'' if spread is None else f'{spread:.2f}':>5}"
+    return f"{modality:<13} {feature:<12} {error} {numbers['diversity']:10.4f} {numbers['ded']:+9.4f} {ratios}{note}".rstrip()
 
 
 def compare(generated, reference, modalities: Sequence[str] | None = None, *, cutoffs=None, surrogate=None, same_cell: bool = True) -> Comparison:
@@ -214,28 +244,26 @@ def _row(modality: str, feature: str, ours: Curves, theirs: Curves) -> Row | Non
     norm = float(np.abs(got).max(initial=0.0)) if norm == 0 else norm
     if norm == 0:
         return None
-    error = np.abs(got.mean(axis=0) - want.mean(axis=0)).mean() / norm
+    mean = want.mean(axis=0)
+    errors = tuple(float(np.abs(rest.mean(axis=0) - mean).mean() / norm) for rest in _left_out(got))
+    spreads = [tuple(float(rest.std(axis=0).mean() / norm) for rest in _left_out(values)) for values in (got, want)]
     return Row(
         modality=modality,
         feature=feature,
         points=got.shape[1],
         norm=norm,
-        error=float(error),
-        uncertainty=_jackknife(got, want.mean(axis=0), norm),
+        error=float(np.abs(got.mean(axis=0) - mean).mean() / norm),
+        uncertainty=_jackknife(errors),
         diversity=float(want.std(axis=0).mean() / norm),
         generated_diversity=float(got.std(axis=0).mean() / norm),
         replicas=(len(got), len(want)),
+        without=(errors, *spreads),
     )
 
 
-def _jackknife(got: np.ndarray, mean: np.ndarray, norm: float) -> float | None:
-    """Standard error of the error from leaving out one generated replica at a time."""
-    n = len(got)
-    if n < 2:
-        return None
-    without = (got.sum(axis=0) - got) / (n - 1)
-    errors = np.abs(without - mean).mean(axis=1) / norm
-    return float(np.sqrt((n - 1) / n * np.sum((errors - errors.mean()) ** 2)))
+def _left_out(values: np.ndarray):
+    """``values`` [n, points] without each of their n replicas in turn; nothing of a single one."""
+    return [np.delete(values, i, axis=0) for i in range(len(values))] if len(values) > 1 else []
 
 
 def _aligned(ours: Curves, theirs: Curves) -> tuple[np.ndarray, np.ndarray]:
