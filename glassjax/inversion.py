@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from glassjax.preparation import (
     starting_structures,
 )
 from glassjax.priors.prior import Prior, load_prior, require_elements, shipped_priors
-from glassjax.protocols import Protocol, known_distances, minimum_distances, protocol, stages
+from glassjax.protocols import Protocol, beyond_training, known_distances, minimum_distances, protocol, stages
 from glassjax.replica import Ensemble
 from glassjax.samplers import scaled
 from glassjax.structure import Structure
@@ -126,6 +127,9 @@ def invert(
       report: callable, called with a dict of progress (see `sample`).
       inputs: facts about the inputs for the record.
 
+    Warns:
+      UserWarning: the protocol begins at more noise than the prior's card says it was trained on.
+
     Raises:
       ValueError: inputs that cannot work; the message says what was got, what is needed and what to do.
       FileNotFoundError: no such prior or file.
@@ -140,6 +144,8 @@ def invert(
     prior, prior_record = _prior(prior)
     elements = tuple(dict.fromkeys(symbols))
     require_elements(prior, elements)
+    if (concern := beyond_training(prior_record["card"], plan)) is not None:
+        warnings.warn(concern, stacklevel=2)
     limits = minimum_distances(elements, minimum_distance, known=known_distances(prior_record["card"]))
     for restrain in restraints:
         restrain(prior, elements)  # refuses what makes no sense before anything is built

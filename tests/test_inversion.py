@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import ase.io
@@ -51,6 +52,18 @@ def test_seed_decides_and_replicas_differ(prior, target):
     assert analysis.matching_fraction(a, b) < 0.5
     shifted = replace(a, positions=a.positions + jnp.array([[1.0, 2.0, 3.0]]))
     assert analysis.matching_fraction(a, shifted) == 1.0
+
+
+@pytest.mark.parametrize(("training", "most"), [(dict(levels="log-uniform", sigma_max=1.2), "1.2"), (dict(levels="linear", sigma_max=1.6), "0.8")])
+def test_a_prior_trained_to_less_noise_than_sampling_begins_at_is_told_of(prior, target, training, most):
+    trained = replace(prior, card=json.dumps(dict(training=training)))
+    with pytest.warns(UserWarning, match=f"trained on noise up to {most} A and sampling begins at 1.6 A"):
+        invert(target, **options(trained, replicas=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        invert(target, **options(trained, replicas=1, plan=protocol(sigma_max=float(most))))
+        invert(target, **options(replace(prior, card=json.dumps(dict(training=dict(sigma_max=1.6)))), replicas=1))
+        invert(target, **options(prior, replicas=1))  # a card that does not say
 
 
 class Killed(Exception):
