@@ -179,10 +179,11 @@ def _training(arguments, prior, replicas: int, atoms: int, quantity: str) -> dic
     import optax
 
     from glassjax.priors import trainer, training
+    from glassjax.priors.cells import pad, training_spec
 
     prior, remark = prior
     cells, options = [packing(atoms)], training.TrainingOptions(batch=replicas)
-    padded, spec = training.pad(cells, ("Si",)), training.training_spec(cells, prior.network.cutoff)
+    padded, spec = pad(cells, ("Si",)), training_spec(cells, prior.network.cutoff)
     loss, draw = training._batch_loss(prior.network, options, padded, spec), training._batches(options, 1)
     adam = optax.scale_by_adam()
     at_one_level = lambda key: draw(key) | dict(sigma=jax.numpy.full(replicas, SIGMA))  # noqa: E731

@@ -25,7 +25,7 @@ Distances = Mapping[tuple[str, str], float]
 
 def closest_distances(frames: Sequence) -> dict[tuple[str, str], float]:
     """0.9 x the shortest distance of each pair of elements over the reference ``frames`` (``ase.Atoms``), A."""
-    from glassjax.priors.training import shortest_distances
+    from glassjax.priors.cells import shortest_distances
 
     found = shortest_distances([glassjax.from_atoms(frame) for frame in frames])
     return {tuple(pair.split("-")): CLOSEST * value for pair, value in found.items()}

@@ -47,7 +47,7 @@ def modalities_of(material: str, every: bool = False) -> list[str] | None:
 
 def shortest(frames) -> dict[str, float]:
     """Shortest distance of each pair of elements over all frames, A; pairs beyond 4 A are left out."""
-    from glassjax.priors.training import shortest_distances
+    from glassjax.priors.cells import shortest_distances
 
     return shortest_distances(structures_of(frames))
 

@@ -18,6 +18,7 @@ from glassjax import structure as st
 from glassjax._pytree import replace
 from glassjax.io.atoms import from_atoms
 from glassjax.neighbors import build, neighbor_spec
+from glassjax.priors import cells as training_cells
 from glassjax.priors import features, training
 from glassjax.priors.equivariant import EquivariantNetwork
 from glassjax.priors.loss import denoising_loss, random_rotation
@@ -306,14 +307,14 @@ def test_losses_at_some_noise_levels(monkeypatch):
     # |eps|^2 summed over xyz has variance 6; 12 draws of 32 atoms
     assert abs(mean - 3.0) < 4 * np.sqrt(6 / (12 * 32)) and 0 < error / np.sqrt(6 / (12 * 32)) < 3
     found = training.denoising_losses(prior, cells, levels=(0.1, 0.5), draws=2, seed=7)
-    spec = training.training_spec(cells, prior.network.cutoff)
+    spec = training_cells.training_spec(cells, prior.network.cutoff)
     noise = [[jax.random.fold_in(jax.random.fold_in(jax.random.key(7), i), j) for j in range(2)] for i in range(3)]
     one = jax.jit(lambda key, cell: denoising_loss(key, prior.network, prior.params, cell, jnp.float32(0.5), spec)[0])
     values = np.array([[float(one(key, cell)) for key in keys] for keys, cell in zip(noise, cells, strict=True)]).mean(axis=1)
     assert found[0.5] == pytest.approx((values.mean(), values.std(ddof=1) / np.sqrt(3)), rel=1e-4)
     fewer = training.denoising_losses(prior, cells[:1], levels=(0.5,), draws=1, seed=7)[0.5]
     assert fewer[0] == pytest.approx(float(one(noise[0][0], cells[0])), rel=1e-4) and np.isnan(fewer[1])
-    whole = training.training_spec
+    whole = training_cells.training_spec
     monkeypatch.setattr(training, "training_spec", lambda *a: dataclasses.replace(whole(*a), capacity=4, edges=64))
     again = training.denoising_losses(prior, cells, levels=iter((0.1, 0.5)), draws=2, seed=7)
     assert list(again) == list(found) and np.allclose(list(again.values()), list(found.values()), rtol=1e-4)
@@ -341,9 +342,9 @@ def test_exact_score_of_a_dimer_leaves_the_unknowable_half():
 def test_padding_does_not_change_the_loss(kind):
     small, large = mixture(n=8, cell=0.8 * TRICLINIC, seed=1), mixture(n=12, seed=2)
     prior = prior_of(kind, large)
-    cells = training.pad([small, large], ("Si", "O"))
+    cells = training_cells.pad([small, large], ("Si", "O"))
     assert cells.positions.shape == (2, 12, 3) and (np.asarray(cells.species[0, 8:]) == -1).all()
-    spec = training.training_spec([small, large], prior.network.cutoff)
+    spec = training_cells.training_spec([small, large], prior.network.cutoff)
     with jax.threefry_partitionable(True):  # the noise of an atom then depends on its index alone
         loss = jax.jit(lambda k, s: denoising_loss(k, prior.network, prior.params, s, jnp.float32(0.4), spec)[0])
         together = jax.jit(jax.vmap(lambda k, s: denoising_loss(k, prior.network, prior.params, s, jnp.float32(0.4), spec)[0]))
@@ -353,7 +354,7 @@ def test_padding_does_not_change_the_loss(kind):
 
 def test_training_spec_serves_every_cell():
     cells = [mixture(n=2, cell=TINY), mixture()]
-    spec = training.training_spec(cells, 4.0)
+    spec = training_cells.training_spec(cells, 4.0)
     for s in cells:
         graph = build(s, spec)
         assert np.isfinite(graph.distances).all()
@@ -488,8 +489,8 @@ def test_shortest_distances():
     cell = crystal()
     defect = dataclasses.replace(cell, positions=cell.positions.at[0].add(jnp.array([0.3, 0.3, 0.3])))
     bond = 5.43 * 3**0.5 / 4
-    assert training.shortest_distances([cell, cell, defect]) == {"Si-Si": round(bond - 0.3 * 3**0.5, 3)}
-    assert training.shortest_distances([cell, cell, defect], typical=True) == {"Si-Si": round(bond, 3)}
+    assert training_cells.shortest_distances([cell, cell, defect]) == {"Si-Si": round(bond - 0.3 * 3**0.5, 3)}
+    assert training_cells.shortest_distances([cell, cell, defect], typical=True) == {"Si-Si": round(bond, 3)}
 
 
 DATA_PARALLEL = """

@@ -12,7 +12,7 @@ import pytest
 from glassjax import structure as st
 from glassjax.neighbors import build, neighbor_spec
 from glassjax.priors.prior import load_prior, shipped_priors
-from glassjax.surrogates import command, training
+from glassjax.surrogates import command, loss, training
 from glassjax.surrogates.evaluation import evaluate
 from glassjax.surrogates.networks import InvariantNetwork, SpecNet
 from glassjax.surrogates.observable import spectrum
@@ -34,7 +34,7 @@ def surrogate_of(network=INVARIANT, members=2, seed=0, scale=1.0):
     """Random networks."""
     s = packing()
     rng = np.random.default_rng(seed)
-    mean, basis = training.principal_components(rng.normal(size=(50, 5)) @ rng.normal(size=(5, POINTS)), share=1.0 - 1e-9)
+    mean, basis = loss.principal_components(rng.normal(size=(50, 5)) @ rng.normal(size=(5, POINTS)), share=1.0 - 1e-9)
     packed = build(s, neighbor_spec(s, network.cutoff, margin=14.0)).to_jraph(s.species, jnp.float32(0.01))
     shapes = jax.eval_shape(network.init, jax.random.key(0), packed)["params"]
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=(members, *leaf.shape)) / np.sqrt(leaf.shape[0]), leaf.dtype), shapes)
@@ -237,20 +237,20 @@ def test_relabel_replaces_the_labels():
     zero = jax.tree.map(lambda a: jnp.zeros_like(a[0]), problem.initial()["params"])
     known = dict(mean=problem.mean, basis=problem.basis, chosen=problem.chosen[0])
 
-    def loss(relabel):
+    def error(relabel):
         given = (problem.network, zero, cells[0], problem.labels[0], jnp.float32(0.1), problem.spec)
-        return float(training.spectrum_loss(jax.random.key(0), *given, **known, relabel=relabel)[0])
+        return float(loss.spectrum_loss(jax.random.key(0), *given, **known, relabel=relabel)[0])
 
     silicon = np.asarray(problem.chosen[0])
     expected = np.sum((labels[0][silicon] - np.asarray(problem.mean)) ** 2) / silicon.sum() / np.sum(np.asarray(problem.basis) ** 2)
-    assert loss(None) == pytest.approx(expected, rel=1e-4)
-    assert loss(lambda s: jnp.broadcast_to(problem.mean, (10, POINTS))) == pytest.approx(0.0, abs=1e-8)
+    assert error(None) == pytest.approx(expected, rel=1e-4)
+    assert error(lambda s: jnp.broadcast_to(problem.mean, (10, POINTS))) == pytest.approx(0.0, abs=1e-8)
 
 
 def test_principal_components_hold_the_variance():
     rng = np.random.default_rng(0)
     spectra = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 20)) + 1e-3 * rng.normal(size=(400, 20))
-    mean, basis = training.principal_components(spectra)
+    mean, basis = loss.principal_components(spectra)
     assert 2 <= len(basis) <= 3
     np.testing.assert_allclose(mean, spectra.mean(axis=0))
     assert np.sum(basis**2) >= 0.999 * spectra.var(axis=0).sum()

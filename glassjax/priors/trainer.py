@@ -28,6 +28,12 @@ def device_mesh(batch: int):
     return jax.sharding.Mesh(np.array(devices), ("batch",))
 
 
+def check_levels(options) -> None:
+    """Raise ``ValueError`` for noise levels ``sigma_min``, ``sigma_max`` (A) that are out of order."""
+    if not 0 < options.sigma_min < options.sigma_max < math.inf:
+        raise ValueError(f"got noise levels {options.sigma_min} to {options.sigma_max} A; needs 0 < sigma_min < sigma_max, both finite")
+
+
 def initial_state(params, optimizer) -> dict:
     """State of a training that has not begun."""
     return dict(params=params, ema=params, opt=optimizer.init(params), step=jnp.int32(0))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from glassjax.priors.training import training_spec
+from glassjax.priors.cells import training_spec
 from glassjax.structure import Structure
 from glassjax.surrogates.surrogate import Surrogate
 
