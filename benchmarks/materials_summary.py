@@ -1,4 +1,4 @@
-"""The table over five materials as Markdown: summaries of it, which the README shows, and all of it."""
+"""The table over five materials as Markdown: summaries of it, which RESULTS.md shows, and all of it."""
 
 from __future__ import annotations
 
