@@ -25,6 +25,7 @@ import materials_reference as reference
 STATE = Path(__file__).resolve().parents[2] / "run" / "reference"
 RESULTS = Path(__file__).parent / "results" / "materials.json"
 ENSEMBLES = Path(__file__).parent / "ensembles"
+DOCUMENTS = Path(__file__).parent / "RESULTS.md", Path(__file__).parents[1] / "README.md"
 SHORT = Path(__file__).resolve().parents[2] / "run" / "short"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -137,11 +138,16 @@ def short(options) -> int:
 
 
 def figures(options) -> int:
-    """Print the verdicts and draw the heat maps."""
+    """Print the verdicts and draw the heat maps; of the repository's own results, renew the tables in README.md and RESULTS.md."""
     import materials_ensembles
     import materials_figures
+    import materials_summary
 
-    return materials_figures.draw(options.results, materials_ensembles.METHODS, options.results.with_suffix(".png"), options.ensembles)
+    status = materials_figures.draw(options.results, materials_ensembles.METHODS, options.results.with_suffix(".png"), options.ensembles)
+    if options.results == RESULTS and status == 0:
+        for document in DOCUMENTS:
+            document.write_text(materials_summary.show_in(document.read_text(), RESULTS.with_suffix(".md").read_text()))
+    return status
 
 
 def check(options) -> int:

@@ -1,4 +1,4 @@
-"""The table over five materials as Markdown: summaries of it, which RESULTS.md shows, and all of it."""
+"""The table over five materials as Markdown: summaries of it, which README.md and RESULTS.md show, and all of it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,21 @@ def summaries(table: dict) -> str:
     return "\n".join(["# The table over five materials, in short\n", *_conditional(table), "", *_methods(table), "", *_costs(table), ""])
 
 
+def show_in(document: str, text: str) -> str:
+    """``document`` with each of its tables replaced by the one of ``text`` whose heading begins with the same cell, where there is one."""
+    lines, source = document.split("\n"), text.split("\n")
+    tables = {source[start].split("|")[1]: source[start:stop] for start, stop in _tables(source)}
+    for start, stop in reversed(_tables(lines)):
+        lines[start:stop] = tables.get(lines[start].split("|")[1], lines[start:stop])
+    return "\n".join(lines)
+
+
+def _tables(lines) -> list[tuple[int, int]]:
+    """First line, and the line after the last, of every table."""
+    edges = [i for i in range(len(lines) + 1) if (i < len(lines) and lines[i].startswith("|")) != (i > 0 and lines[i - 1].startswith("|"))]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def _table(head, rows) -> list[str]:
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
@@ -31,7 +46,7 @@ def _table(head, rows) -> list[str]:
 def _conditional(table: dict, method: str = "g") -> list[str]:
     """Guided by g(r) and the prior alone, over all conditions of a material."""
     head = ["guided by g(r)", "conditions", "replicas", f"{', '.join(EASY)}: dED <= 0", "worst", f"{', '.join(HARD)}: dED <= 0", "worst"]
-    head += ["mean error", "of the prior alone", "shortest, A"]
+    head += ["mean error", "of the prior alone", "shortest less the reference's, A"]
     rows = []
     for material in (m for m in MATERIALS if m in table):
         methods = table[material]

@@ -62,7 +62,7 @@ def row(condition: Condition, frames, generated, facts: dict, reference_curves) 
     """What the result file keeps of one ensemble."""
     made = metrics(condition, structures_of(generated), reference_curves, list(reference_curves))
     apart, known = shortest(generated), shortest(frames)
-    numbers = ("error", "diversity", "generated_diversity", "ded", "diversity_ratio", "ratio_uncertainty")
+    numbers = ("error", "diversity", "generated_diversity", "ded", "ded_uncertainty", "diversity_ratio", "ratio_uncertainty")
     rounded = {m: {k: None if v[k] is None else round(v[k], 5) for k in numbers} for m, v in made["modalities"].items()}
     features = {f"{r['modality']} {r['feature']}": round(r["ded"], 5) for r in made["rows"]}
     return dict(

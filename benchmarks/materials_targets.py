@@ -77,7 +77,7 @@ def fluctuating(method: str, condition: Condition, goals, free, replicas: int, l
 def amplitude(method: str, condition: Condition, references, free) -> float:
     """How many times more the curves that guide depart from their mean in the ``references`` than in ``free`` structures of the prior alone, at the
     condition of its training; from 1 to 2. Deviations are over the structures, averaged over the points, the ratio over the targets."""
-    from glassjax.analysis.comparison import share_seen
+    from glassjax.analysis.errors import share_seen
 
     def spread(structures):
         columns = zip(*_own(method, condition, structures), strict=True)

@@ -74,18 +74,23 @@ def cells(table: dict, method: str, names) -> dict[tuple[str, str, str], float]:
 
 
 def misses(table: dict, method: str = "g") -> list[str]:
-    """A line per cell of the guided ensembles with dED above 0, largest first, then one per cell that varies too little, least first."""
-    found = cells(table, method, (*EASY, *HARD))
-    worst = sorted(((value, place) for place, value in found.items() if value > 0), reverse=True)
-    lines = [f"above 0: {material:9} {label:10} {modality:12} {value:+.4f}" for value, (material, label, modality) in worst]
-    rows = {
-        (m, c, n): row["modalities"][n] for m, ms in table.items() for c, row in ms.get(method, {}).items() for n in HARD if n in row["modalities"]
-    }
-    ratios = {place: (one["diversity_ratio"], one.get("ratio_uncertainty")) for place, one in rows.items() if one["diversity_ratio"] is not None}
-    for (material, label, modality), (ratio, doubt) in sorted(ratios.items(), key=lambda item: item[1][0]):
-        if ratio < RATIO:
-            lines.append(f"below {RATIO}: {material:9} {label:10} {modality:12} {ratio:.2f}" + ("" if doubt is None else f" +- {doubt:.2f}"))
-    return lines
+    """A line per entry of the guided ensembles with dED above 0, largest first, then one per entry that varies too little, least first; with their
+    jackknife uncertainties where the rows have them."""
+    found = [(m, c, n, one) for m, ms in table.items() for c, row in ms.get(method, {}).items() for n, one in row["modalities"].items()]
+    known = [(m, c, n, one) for m, c, n, one in found if n in (*EASY, *HARD)]
+
+    def line(what, place, value, doubt):
+        return f"{what}: {place[0]:9} {place[1]:10} {place[2]:12} {value}" + ("" if doubt is None else f" +- {doubt}")
+
+    def rounded(value, digits):
+        return None if value is None else f"{value:.{digits}f}"
+
+    above = sorted((item for item in known if item[3]["ded"] > 0), key=lambda item: -item[3]["ded"])
+    lines = [line("above 0", item, f"{item[3]['ded']:+.4f}", rounded(item[3].get("ded_uncertainty"), 4)) for item in above]
+    told = [item for item in known if item[3]["diversity_ratio"] is not None and item[3]["diversity_ratio"] < RATIO]
+    told.sort(key=lambda item: item[3]["diversity_ratio"])
+    ratios = [(item, rounded(item[3]["diversity_ratio"], 2), rounded(item[3].get("ratio_uncertainty"), 2)) for item in told]
+    return lines + [line(f"below {RATIO}", *one) for one in ratios]
 
 
 def mean_error(table: dict, material: str, method: str, labels, without=()) -> float:
@@ -125,10 +130,11 @@ def checks(table: dict, method: str = "g") -> list[str]:
             (ours, _), (theirs, spread) = trained["local"]["generated"][key], trained["local"]["reference"][key]
             good = abs(ours - theirs) <= 2 * spread
             lines.append(f"{WORDS[good]}: {material} {TRAINED_AT[material]}: {key} {ours:.2f}, reference {theirs:.2f} +- {spread:.2f}")
-        places = {(label, n): r["modalities"][n]["diversity_ratio"] for label, r in rows.items() for n in HARD if n in r["modalities"]}
-        ratios = {place: value for place, value in places.items() if value is not None}
-        if ratios:
-            least, share = min(ratios, key=ratios.get), float(np.mean([value >= RATIO for value in ratios.values()]))
-            text = f"{100 * share:.0f} % of {len(ratios)} cells at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least)})"
-            lines.append(f"{WORDS[share == 1]}: {material}: diversity: {text}")
+        for names in (EASY, HARD):
+            places = {(label, n): r["modalities"][n]["diversity_ratio"] for label, r in rows.items() for n in names if n in r["modalities"]}
+            ratios = {place: value for place, value in places.items() if value is not None}
+            if ratios:
+                least, share = min(ratios, key=ratios.get), float(np.mean([value >= RATIO for value in ratios.values()]))
+                text = f"{100 * share:.0f} % of {len(ratios)} at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least)})"
+                lines.append(f"{WORDS[share == 1]}: {material}: diversity of {', '.join(names)}: {text}")
     return lines

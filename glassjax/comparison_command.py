@@ -42,7 +42,8 @@ def compare(options) -> int:
     print(f"bond cutoffs (A): {', '.join(f'{a}-{b} {v:g}' for (a, b), v in found.reference.cutoffs.items())}\n")
     print(found.table())
     print("error: of the means; diversity: spread of the reference's replicas; dED = error - diversity, at most 0 is the goal;")
-    print("ratio: diversity of the ensemble over that of the reference; all in units of the reference's largest value\n")
+    print("ratio: diversity of the ensemble over that of the reference; all in units of the reference's largest value;")
+    print("+-: jackknife standard errors, of the error from the ensemble's replicas, of dED and of the ratio from those of both\n")
     sides = [local_summary(frames, one, found.reference) for frames, one in ((ours, found.generated), (theirs, found.reference))]
     summary = {name: [mean_and_spread(side.get(name, np.zeros(0))) for side in sides] for name in dict.fromkeys([*sides[1], *sides[0]])}
     width = max(len(name) for name in summary)

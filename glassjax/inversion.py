@@ -144,7 +144,8 @@ def invert(
     prior, prior_record = _prior(prior)
     elements = tuple(dict.fromkeys(symbols))
     require_elements(prior, elements)
-    if (concern := beyond_training(prior_record["card"], plan)) is not None:
+    concern = beyond_training(prior_record["card"], plan)
+    if concern is not None:
         warnings.warn(concern, stacklevel=2)
     limits = minimum_distances(elements, minimum_distance, known=known_distances(prior_record["card"]))
     for restrain in restraints:
@@ -165,6 +166,7 @@ def invert(
         number_density=rho,
         infer_density=None if free is None else {k: float(getattr(free, k)) for k in ("start", "deviation", "low", "high")},
         prior=prior_record,
+        warnings=[] if concern is None else [concern],
         protocol=dataclasses.asdict(plan),
         minimum_distance={f"{a}-{b}": v for (a, b), v in limits.items()},
         seed=seed,

@@ -12,6 +12,7 @@ import numpy as np
 from glassjax import noise
 from glassjax.guidance import keep_apart, posterior
 from glassjax.nuisance import Density
+from glassjax.priors.prior import LINEAR_MOST
 from glassjax.replica import Stage
 from glassjax.samplers import breathe, predictor_corrector, probability_flow, reverse_sde, veto
 from glassjax.targets import Target
@@ -19,7 +20,6 @@ from glassjax.targets import Target
 LADDERS = {"geometric": noise.geometric, "linear": noise.linear, "karras": noise.karras}
 KNOWN_SCALE = 0.9  # of the shortest distance met in training
 SAMPLERS = ("reverse-sde", "probability-flow")
-LINEAR_MOST = 0.8  # A, the largest noise of priors trained on "linear" levels (as published)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,15 +159,16 @@ def known_distances(card: Mapping) -> dict[tuple[str, str], float]:
 def beyond_training(card: Mapping, plan: Protocol) -> str | None:
     """What to say where the ladder begins at more noise than a prior was trained on by its model card; None where it does not, or the card is mute.
 
-    A score knows nothing of larger noise: structures then stay as disordered as they began.
+    What a score gives there is extrapolated: structures may stay as disordered as they began.
     """
     training = card.get("training", {})
     most = LINEAR_MOST if training.get("levels") == "linear" else training.get("sigma_max")
     if most is None or plan.sigma_max <= most * (1 + 1e-6):
         return None
     return (
-        f"the prior was trained on noise up to {most:g} A and sampling begins at {plan.sigma_max:g} A, of which it knows nothing; needs "
-        f"a protocol with sigma_max = {most:g}, or a prior trained to {plan.sigma_max:g} A (--sigma-max)"
+        f"the prior was trained on noise up to {most:g} A and sampling begins at {plan.sigma_max:g} A, where it extrapolates; check the structures, "
+        f"begin lower (in Python plan=protocol(sigma_max={most:g}), in a run.toml protocol = {{ sigma_max = {most:g} }}), "
+        f"or train to {plan.sigma_max:g} A (glassjax train --sigma-max)"
     )
 
 

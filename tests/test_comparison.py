@@ -285,11 +285,26 @@ def test_the_uncertainty_of_the_ratio_is_what_other_ensembles_would_scatter():
     assert np.mean([row.ratio_uncertainty / row.diversity_ratio for row in found]) == pytest.approx(expected, rel=0.03)
     few = [compare(one(8, 6), one(5, 6)) for _ in range(300)]
     scatter = np.std([found.rows[0].diversity_ratio for found in few])
-    # of few replicas the jackknife is too large rather than too small (Efron and Stein)
+    # of few replicas the jackknife is on average too large rather than too small (Efron and Stein)
     assert scatter < np.sqrt(np.mean([found.rows[0].ratio_uncertainty ** 2 for found in few])) < 1.4 * scatter
     assert few[0].modalities()["PDF"]["ratio_uncertainty"] == few[0].rows[0].ratio_uncertainty
     assert f"{few[0].rows[0].ratio_uncertainty:.2f}" in few[0].table().splitlines()[1]
-    assert compare(one(2, 6), one(5, 6)).rows[0].ratio_uncertainty is None  # two replicas have one deviation
+    for n, m in ((2, 5), (5, 2)):
+        assert compare(one(n, 6), one(m, 6)).rows[0].ratio_uncertainty is None  # two replicas have one deviation
+
+
+def test_the_uncertainty_of_ded_counts_both_ensembles():
+    """Against the scatter of dED over many ensembles, where the reference has few replicas and so most of the doubt; and None for two replicas."""
+    rng = np.random.default_rng(2)
+    one = lambda n: made(rng.normal(size=(n, 40)) + 50.0)  # noqa: E731
+    found = [compare(one(20), one(5)).rows[0] for _ in range(200)]
+    scatter = np.std([row.ded * row.norm for row in found])
+    assert scatter < np.sqrt(np.mean([(row.ded_uncertainty * row.norm) ** 2 for row in found])) < 1.5 * scatter
+    assert np.sqrt(np.mean([(row.uncertainty * row.norm) ** 2 for row in found])) < 0.7 * scatter  # of the error, from the generated ones alone
+    means = compare(one(4), one(5)).modalities()["PDF"]
+    assert means["ded_uncertainty"] > means["uncertainty"] > 0
+    row = compare(one(2), one(5)).rows[0]
+    assert row.uncertainty is None and row.ded_uncertainty is None
 
 
 def test_the_uncertainty_of_a_modality_counts_its_features_together():

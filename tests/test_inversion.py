@@ -58,10 +58,12 @@ def test_seed_decides_and_replicas_differ(prior, target):
 def test_a_prior_trained_to_less_noise_than_sampling_begins_at_is_told_of(prior, target, training, most):
     trained = replace(prior, card=json.dumps(dict(training=training)))
     with pytest.warns(UserWarning, match=f"trained on noise up to {most} A and sampling begins at 1.6 A"):
-        invert(target, **options(trained, replicas=1))
+        found = invert(target, **options(trained, replicas=1))
+    assert found.record["warnings"][0].startswith(f"the prior was trained on noise up to {most} A")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         invert(target, **options(trained, replicas=1, plan=protocol(sigma_max=float(most))))
+        generate(**options(trained, replicas=1, plan=protocol("two-stage")))
         invert(target, **options(replace(prior, card=json.dumps(dict(training=dict(sigma_max=1.6)))), replicas=1))
         invert(target, **options(prior, replicas=1))  # a card that does not say
 

@@ -346,9 +346,11 @@ def test_verdicts():
     assert "MISSED: silicon: mean error 0.0100, prior 0.0080 (1 conditions)" in lines  # the conditions that both have
     assert "reached: silicon: mean error 0.0500, rmc-random 0.2000 (1 conditions)" in lines
     assert "reached: silicon 2.5: 4-fold % 92.50, reference 95.00 +- 1.50" in lines
-    assert "MISSED: silicon: diversity: 50 % of 2 cells at 0.7 of the reference's or more, least 0.30 (3.5, ADF)" in lines
-    assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "XRD", "+0.0150"] and len(verdicts.misses(made)) == 5
-    assert verdicts.misses(made)[4].split() == ["below", "0.7:", "silicon", "3.5", "ADF", "0.30", "+-", "0.04"]
+    for names, count in (("PDF, XRD, ND", 6), ("ADF, partial PDF, EXAFS, XANES", 2)):
+        start = f"MISSED: silicon: diversity of {names}: 50 % of {count} at 0.7 of the reference's or more, least 0.30 (3.5, "
+        assert any(line.startswith(start) for line in lines)
+    assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "PDF", "+0.0150"] and len(verdicts.misses(made)) == 8
+    assert verdicts.misses(made)[4].split() == ["below", "0.7:", "silicon", "3.5", "PDF", "0.30", "+-", "0.04"]
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}
     assert all(line.startswith("reached") for line in verdicts.checks(good)[1:]) and not verdicts.misses(good)
 
@@ -499,6 +501,24 @@ def test_the_short_form_is_of_training_conditions_and_kept_apart(tmp_path, monke
     assert "| silicon | 1 of 5 | 2 | 3 of 3 |" in capsys.readouterr().out and results.with_suffix(".png").stat().st_size > 5000
     assert materials.SHORT not in (materials.RESULTS.parent, materials.ENSEMBLES)
     assert materials.main(["short", "--only", "germanium"]) == 2
+
+
+def test_tables_of_a_document_are_renewed():
+    text = "# t\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n\n| c |\n|---|\n| 5 |"
+    document = "one\n\n| a | old |\n|---|---|\n| 9 | 9 |\n\ntwo\n| d |\n|---|\n| a |\n"
+    assert summary.show_in(document, text) == "one\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n\ntwo\n| d |\n|---|\n| a |\n"
+    assert summary.show_in("no table", text) == "no table"
+
+
+def test_the_documents_show_the_tables_of_the_results():
+    """`materials.md` is what the rows give, and README.md and RESULTS.md show its summaries."""
+    made = verdicts.current(json.loads(materials.RESULTS.read_text()))
+    text = materials.RESULTS.with_suffix(".md").read_text()
+    assert text == f"{summary.summaries(made)}\n{summary.markdown(made)}"
+    for document, tables in zip(materials.DOCUMENTS, (3, 1), strict=True):
+        shown = document.read_text()
+        assert shown == summary.show_in(shown, text)
+        assert sum(line.startswith(("| guided by g(r) | cond", "| mean error, ", "| cost ")) for line in shown.split("\n")) == tables
 
 
 def test_bad_input(tmp_path, capsys):

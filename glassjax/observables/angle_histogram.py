@@ -1,8 +1,9 @@
 """Angles deposited on a fine grid with cubic B-spline weights, with hand-written derivatives.
 
-A_m = sum over centres i, over pairs of bonded neighbours j < k, of w_ij w_ik B(theta_jik / h - m), h = pi / M: four weights per triplet. The
-B-splines sum to 1, so sum_m A_m is the total weight of the triplets. A function of the angle is then a dot product of A with its spline coefficients
-(`angle.AngleDistribution`). The gradient gathers; the full Jacobian is added up at the four nodes of every angle.
+A_m = sum over centres i, over pairs of bonded neighbours j < k, of w_ij w_ik B(theta_jik / h - m), h = pi / M: four weights per triplet, B the cubic
+B-spline, w the weights of the bonds. The B-splines sum to 1, so sum_m A_m is the total weight of the triplets. A function of the angle is then a dot
+product of A with its spline coefficients (`angle.AngleDistribution`). The gradient gathers; the full Jacobian is added up at the four nodes of every
+angle.
 
 Legs of n atoms to k neighbours: (displacements [n, k, 3], bond cutoffs [n, k], and whether a neighbour may be the first or the second end [n, k]).
 """
@@ -78,7 +79,10 @@ def _onto(total, base, weights, amount):
 
 
 def deposit(legs, switch: float, intervals: int):
-    """A [intervals + 4] of the legs of all atoms; NaN where a displacement is."""
+    """A [intervals + 4] of the legs of all atoms, bonds fading over ``switch`` (A), intervals = M; NaN where a displacement is.
+
+    As `histogram`, without its hand-written gradient: for `derivatives`, which stands beside it.
+    """
     k = legs[1].shape[1]
     a, b = np.triu_indices(k, 1)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glassjax.neighbors import build, neighbor_spec
+from glassjax.neighbors import NeighborSpec, build, neighbor_spec
 from glassjax.structure import Structure
 
 
@@ -29,8 +29,8 @@ def pad(structures: Sequence[Structure], elements: tuple[str, ...]) -> Structure
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
 
 
-def training_spec(structures: Sequence[Structure], cutoff: float):
-    """One `NeighborSpec` that serves every training cell: the union of their images and the largest capacities."""
+def training_spec(structures: Sequence[Structure], cutoff: float) -> NeighborSpec:
+    """One `NeighborSpec` out to ``cutoff`` (A) that serves every training cell: the union of their images and the largest capacities."""
     specs = [neighbor_spec(s, cutoff, cell_list=False) for s in structures]
     shifts = max((s.shifts for s in specs), key=len)
     if not all(set(s.shifts) <= set(shifts) for s in specs):
@@ -40,7 +40,7 @@ def training_spec(structures: Sequence[Structure], cutoff: float):
 
 
 def shortest_distances(structures: Sequence[Structure], reach: float = 4.0, typical: bool = False) -> dict[str, float]:
-    """Shortest distance of each pair of elements, "A-B", over all structures, A; pairs farther apart than ``reach`` are left out.
+    """Shortest distance of each pair of elements, "A-B", over all structures, A; pairs farther apart than ``reach`` (A) are left out.
 
     ``typical`` gives the median over the structures of each one's shortest instead: a defect that one cell in many has, such as a peroxide bond in
     silica, does not change it.

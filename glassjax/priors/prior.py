@@ -16,6 +16,7 @@ from glassjax.priors.features import shortened
 from glassjax.structure import Structure
 
 FORMAT = "glassjax-prior-1"
+LINEAR_MOST = 0.8  # A, the largest noise of priors trained on "linear" levels, as published
 LARGEST = 5.0  # of |sigma s| of an atom
 MARGIN = 3.0  # of the neighbour list, see `neighbor_spec`: atoms that a prior moves stay farther apart than those of a gas
 

@@ -29,9 +29,11 @@ def device_mesh(batch: int):
 
 
 def check_levels(options) -> None:
-    """Raise ``ValueError`` for noise levels ``sigma_min``, ``sigma_max`` (A) that are out of order."""
+    """Raise ``ValueError`` for noise levels ``sigma_min``, ``sigma_max`` (A) that are out of order, not positive or not finite."""
     if not 0 < options.sigma_min < options.sigma_max < math.inf:
-        raise ValueError(f"got noise levels {options.sigma_min} to {options.sigma_max} A; needs 0 < sigma_min < sigma_max, both finite")
+        raise ValueError(
+            f"got noise levels {options.sigma_min} to {options.sigma_max} A; needs 0 < sigma_min < sigma_max, both finite; such as 0.03 and 1.6"
+        )
 
 
 def initial_state(params, optimizer) -> dict:

@@ -18,7 +18,7 @@ from glassjax.neighbors import build, grow
 from glassjax.priors import trainer
 from glassjax.priors.cells import pad, shortest_distances, training_spec
 from glassjax.priors.loss import denoising_loss
-from glassjax.priors.prior import Prior, describe_network, flatten, load_prior, save_prior, unflatten
+from glassjax.priors.prior import LINEAR_MOST, Prior, describe_network, flatten, load_prior, save_prior, unflatten
 from glassjax.structure import Structure
 
 LASTING = ("levels", "sigma_min", "sigma_max", "floor", "strain")  # what a training that goes on must not change: the card states it for all steps
@@ -64,7 +64,7 @@ def _levels(options: TrainingOptions, key, count):
     """Stratified noise levels [count] (one per cell of the batch) and their loss weights."""
     u = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
     if options.levels == "linear":
-        return 0.8 * (1e-3 + u * (0.999 - 1e-3)), jnp.ones(count)
+        return LINEAR_MOST * (1e-3 + u * (0.999 - 1e-3)), jnp.ones(count)
     low, high = math.log(options.sigma_min), math.log(options.sigma_max)
     sigma = jnp.exp(low + u * (high - low))
     weight = jnp.minimum(4.0, (sigma**2 + options.floor**2) / sigma**2)
