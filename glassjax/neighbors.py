@@ -31,7 +31,9 @@ class NeighborSpec:
       cutoff: A.
       capacity: neighbour slots per atom.
       edges: slots of the packed edge list of a whole structure (`Graph.to_jraph`), about half of atoms x capacity.
-      shifts: lattice images, relative to the minimum image in fractional coordinates, that can lie inside the cutoff.
+      shifts: lattice images that can lie inside the cutoff, relative to the minimum image in fractional coordinates and by its side: with f the
+        fractional difference of the minimum image, image t is f_b - t_b along axis b where f_b >= 0, and f_b + t_b where f_b < 0. An image on the
+        near side of the cell (t_b = 1) is so told from one on the far side (t_b = -1), which is out of range in cells wider than the cutoff.
       grid: cells per axis of the cell list, or None for all pairs.
       cell_capacity: atoms per cell of the cell list.
     """
@@ -127,19 +129,29 @@ def _graphs_tuple(nodes: dict, edges: dict, senders, receivers, sigma):
 
 
 def images_in_range(cell, cutoff: float) -> tuple[tuple[int, int, int], ...]:
-    """Lattice shifts s for which some fractional difference f in [-1/2, 1/2]^3 has |(f + s) cell| < cutoff (host)."""
-    from scipy.optimize import lsq_linear
-
+    """Lattice images t (`NeighborSpec.shifts`) that some pair of atoms has within ``cutoff`` (host): with signs s_b = 1 or -1 and f in [0, 1/2]^3,
+    |sum_b s_b (f_b - t_b) a_b| < cutoff for the rows a_b of ``cell``. The minimum image comes first.
+    """
     cell = np.asarray(cell, dtype=float)
     reach = [math.floor(cutoff / h + 0.5) for h in heights(cell)]
+    signs = [(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=2)]  # the other four are their inverses
     found = []
     for shift in itertools.product(*[range(-m, m + 1) for m in reach]):
-        lower = np.array(shift) - 0.5
-        closest = lsq_linear(cell.T, np.zeros(3), bounds=(lower, lower + 1.0)).x
-        if np.linalg.norm(closest @ cell) < cutoff:
+        if any(_closest(cell * np.array(side)[:, None], shift) < cutoff for side in signs):
             found.append(shift)
-    found.sort(key=lambda s: sum(c * c for c in s))
+    found.sort(key=lambda t: sum(c * c for c in t))
     return tuple(found)
+
+
+def _closest(cell: np.ndarray, shift) -> float:
+    """min |(f - t) cell| for f in [0, 1/2]^3."""
+    from scipy.optimize import lsq_linear
+
+    lower = -np.array(shift, dtype=float)
+    square = cell @ cell.T
+    if np.abs(square - np.diag(np.diag(square))).max() < 1e-9 * np.diag(square).min():
+        return float(np.linalg.norm(np.clip(0.0, lower, lower + 0.5) * np.sqrt(np.diag(square))))
+    return float(np.linalg.norm(lsq_linear(cell.T, np.zeros(3), bounds=(lower, lower + 0.5)).x @ cell))
 
 
 def neighbor_spec(
@@ -202,8 +214,8 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     cell = structure.cell
     # per component, never an [n, n, 3] array
     f = [(axis[candidates] if candidates.ndim == 2 else axis[None, :]) - axis[:, None] for axis in (fx, fy, fz)]
-    nearest = [jnp.round(c) for c in f]
-    f = [c - m for c, m in zip(f, nearest, strict=True)]
+    f = [c - jnp.round(c) for c in f]
+    sides = [_side(c) for c in f] if len(spec.shifts) > 1 else f
     hits, owners = [], jnp.arange(fractions.shape[0])[:, None]
     filled = structure.species >= 0
     other = filled[candidates] if candidates.ndim == 2 else filled[None, :]
@@ -211,7 +223,8 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     valid = filled[:, None] & other & (shift_index >= 0)
     fixed = jax.lax.stop_gradient(cell)
     for shift in spec.shifts:
-        d = [sum((f[b] + shift[b]) * fixed[b, a] for b in range(3)) for a in range(3)]
+        g = [c - t * side if t else c for c, t, side in zip(f, shift, sides, strict=True)]
+        d = [sum(g[b] * fixed[b, a] for b in range(3)) for a in range(3)]
         near = (d[0] ** 2 + d[1] ** 2 + d[2] ** 2 < spec.cutoff**2) & valid
         hits.append(near & (partner != owners) if shift == (0, 0, 0) else near)
     near = jnp.concatenate(hits, axis=1)
@@ -224,9 +237,10 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     table = np.array(spec.shifts)
     own, shifted = structure.positions, len(table) > 1
     # per component: arrays of [n, k, 3] are several times slower to make
-    lattice = [-jnp.round(axis[neighbors] - axis[:, None]) for axis in (fx, fy, fz)]
+    raw = [axis[neighbors] - axis[:, None] for axis in (fx, fy, fz)]
+    lattice = [-jnp.round(c) for c in raw]
     if shifted:
-        lattice = [m + jnp.asarray(table[:, b], cell.dtype)[which] for b, m in enumerate(lattice)]
+        lattice = [m - jnp.asarray(table[:, b], cell.dtype)[which] * _side(c + m) for b, (c, m) in enumerate(zip(raw, lattice, strict=True))]
     d = [own[:, a][neighbors] - own[:, a, None] + sum(m * cell[b, a] for b, m in enumerate(lattice)) for a in range(3)]
     ordered = spec.grid is None and len(spec.shifts) == 1
     needed = jnp.stack([most, total, occupancy]).astype(jnp.int32)
@@ -244,6 +258,11 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
         cutoff=spec.cutoff,
         ordered=ordered,
     )
+
+
+def _side(f):
+    """1 where a fractional difference is not negative, else -1."""
+    return jnp.where(f < 0, -1.0, 1.0).astype(f.dtype)
 
 
 def _candidates(structure: Structure, spec: NeighborSpec):

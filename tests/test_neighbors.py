@@ -113,17 +113,21 @@ def test_cell_list_is_refused_in_a_small_cell():
 
 
 def test_images_in_range_is_neither_short_nor_wasteful(x64):
-    """Against a fine scan of fractional differences: every shift that is met is listed; every listed one comes close."""
-    for cell, cutoff in ((ORTHORHOMBIC, 6.0), (SKEWED, 3.0), (TRICLINIC, 4.5)):
-        found = set(nb.images_in_range(cell, cutoff))
+    """Against a fine scan of fractional differences: every image that is met is listed; every listed one comes close."""
+    cases = ((ORTHORHOMBIC, 6.0), (SKEWED, 3.0), (TRICLINIC, 4.5), (np.diag([9.0, 10.0, 11.0]), 8.0), (np.diag([4.0, 5.0, 6.0]), 9.0))
+    for cell, cutoff in cases:
+        found = nb.images_in_range(cell, cutoff)
         axis = np.linspace(-0.5, 0.5, 21)
         f = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-        nearest = {}
-        for shift in np.ndindex(7, 7, 7):
-            shift = tuple(c - 3 for c in shift)
-            nearest[shift] = np.linalg.norm((f + shift) @ cell, axis=1).min()
+        side, nearest = np.where(f < 0, -1.0, 1.0), {}
+        for shift in np.ndindex(9, 9, 9):
+            shift = tuple(c - 4 for c in shift)
+            nearest[shift] = np.linalg.norm((f - side * shift) @ cell, axis=1).min()
         slack = 0.05 * np.linalg.norm(cell, axis=1).sum() / 2
-        assert {s for s, d in nearest.items() if d < cutoff} <= found <= {s for s, d in nearest.items() if d < cutoff + slack}
+        assert {s for s, d in nearest.items() if d < cutoff} <= set(found) <= {s for s, d in nearest.items() if d < cutoff + slack}
+        assert found[0] == (0, 0, 0) and len(set(found)) == len(found)
+    # in a cell wider than the cutoff the far side is out of range: eight images at most, where all sides would be 27
+    assert set(nb.images_in_range(np.diag([9.0, 10.0, 11.0]), 8.0)) <= set(np.ndindex(2, 2, 2))
 
 
 def test_overflow_is_nan_and_growing_mends_it():

@@ -98,7 +98,7 @@ def streams(atoms: int, spec: NeighborSpec) -> bool:
 
 
 def _offsets(structure: Structure, spec: NeighborSpec):
-    """(fractions [3, n + reach], species [n + reach], both periodic in n; blocks of (first offset, weights [per], lattice shift [3]); n)."""
+    """(fractions [3, n + reach], species [n + reach], both periodic in n; blocks of (first offset, weights [per], image [3]); n)."""
     n = structure.positions.shape[0]
     per = max(1, min(STREAM_PAIRS // n, n // 2 + 1, 8))
     start = np.arange(0, n // 2 + 1, per)
@@ -135,7 +135,8 @@ def _block(fractions, species, cell, n: int, step, reach: float, kinds: int):
     rows = jax.lax.dynamic_slice_in_dim(fractions, start, n + per, axis=1)
     other = _windows(jax.lax.dynamic_slice_in_dim(species, start, n + per), per)
     raw = [_windows(row, per) - mine[None, :n] for row, mine in zip(rows, fractions, strict=True)]
-    lattice = [shift[a] - jnp.round(f) for a, f in enumerate(raw)]
+    nearest = [-jnp.round(f) for f in raw]
+    lattice = [m - shift[a] * jnp.where(f + m < 0, -1.0, 1.0).astype(f.dtype) for a, (f, m) in enumerate(zip(raw, nearest, strict=True))]
     f = [x + y for x, y in zip(raw, lattice, strict=True)]
     d = [sum(f[b] * cell[b, a] for b in range(3)) for a in range(3)]
     square = d[0] ** 2 + d[1] ** 2 + d[2] ** 2

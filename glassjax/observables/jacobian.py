@@ -13,7 +13,8 @@ from glassjax.observables import histogram, pair
 from glassjax.structure import Structure, number_density, number_of_atoms
 
 REFINE = 1  # nodes of the slope table per node of the radial grid: a slope is read at most STEP / 2 = 0.0025 A from its pair
-BLOCK = 64  # atoms per block of the Jacobian: bounds its memory at BLOCK x neighbours x rows
+BLOCK = 64  # most atoms per block of the Jacobian
+BLOCK_NUMBERS = 250_000  # slopes (neighbours x rows) of a block, which so stay in cache: 2.5 times faster for 700 neighbours
 
 
 @frozen
@@ -55,7 +56,8 @@ class PairRows:
         index = jnp.where(graph.mask, histogram.pair_type(structure, graph) * self.points * REFINE + node, empty)
         inverse = 1.0 / jnp.maximum(graph.distances, 1e-6)
         unit = jnp.stack([graph.displacements[..., a] * inverse for a in range(3)], axis=1)  # [n, 3, k]: so is the product below fastest
-        block = -(-n // -(-n // BLOCK))  # blocks of equal size
+        most = min(BLOCK, max(1, BLOCK_NUMBERS // (k * self.slopes.shape[1])))
+        block = -(-n // -(-n // most))  # blocks of equal size
         short = -n % block
         index = jnp.pad(index, ((0, short), (0, 0)), constant_values=empty).reshape(-1, block, k)
         unit = jnp.pad(unit, ((0, short), (0, 0), (0, 0))).reshape(-1, block, 3, k)
