@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from materials_ensembles import METHODS
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_verdicts import EASY, HARD, KEY, cells, mean_error
+from materials_verdicts import ABSORPTION, EASY, HARD, KEY, cells, mean_error
 
 NAMES = {
     "prior": "prior alone",
@@ -20,8 +20,9 @@ NAMES = {
 
 
 def summaries(table: dict) -> str:
-    """Three tables: guided by g(r), a row per material; every method where the priors were trained; what they cost there."""
-    return "\n".join(["# The table over five materials, in short\n", *_conditional(table), "", *_methods(table), "", *_costs(table), ""])
+    """Four tables: guided by g(r), a row per material; every method where the priors were trained, and elsewhere; what they cost."""
+    tables = [_conditional(table), _methods(table), _elsewhere(table), _costs(table)]
+    return "\n".join(["# The table over five materials, in short\n", *(line for one in tables for line in (*one, ""))])
 
 
 def show_in(document: str, text: str) -> str:
@@ -79,20 +80,38 @@ def where_trained(table: dict) -> dict[str, dict]:
 
 
 def _methods(table: dict) -> list[str]:
-    """Mean error over all modalities, over those but EXAFS (whose errors are the largest), and in brackets dED of the angles, of every method at
+    """Mean error over all modalities, over those but EXAFS (whose errors are the largest) and XANES (of a surrogate), and in brackets dED of the angles, of every method at
     the condition of the training."""
     found = where_trained(table)
 
     def entry(material: str, method: str) -> str:
         if method not in found[material]:
             return ""
-        errors = [mean_error(table, material, method, [TRAINED_AT[material]], without) for without in ((), ("EXAFS",))]
+        errors = [mean_error(table, material, method, [TRAINED_AT[material]], without) for without in ((), ABSORPTION)]
         angles = found[material][method]["modalities"].get("ADF")
         return ", ".join(map(_number, errors)) + (f" ({angles['ded']:+.4f})" if angles else "")
 
-    head = ["mean error, without EXAFS (dED of angles) where the prior was trained", *(f"{m} {TRAINED_AT[m]}" for m in found)]
+    head = ["mean error, without X-ray absorption (dED of angles) where the prior was trained", *(f"{m} {TRAINED_AT[m]}" for m in found)]
     made = [method for method in METHODS if any(method in rows for rows in found.values())]
     return _table(head, [[NAMES[method], *(entry(m, method) for m in found)] for method in made])
+
+
+def _elsewhere(table: dict) -> list[str]:
+    """The same errors over all conditions but that of the training, with their number in brackets where it is not that of the guided by g(r)."""
+    places = {m: {method: sorted(set(rows) - {TRAINED_AT[m]}) for method, rows in table[m].items()} for m in MATERIALS if m in table}
+
+    def entry(material: str, method: str) -> str:
+        labels = places[material].get(method, [])
+        if not labels:
+            return ""
+        errors = [mean_error(table, material, method, labels, without) for without in ((), ABSORPTION)]
+        return ", ".join(map(_number, errors)) + ("" if len(labels) == len(places[material].get("g", [])) else f" ({len(labels)})")
+
+    made = [method for method in METHODS if any(found.get(method) for found in places.values())]
+    counts = [f"{m}, {len(found.get('g', []))} conditions" for m, found in places.items()] if made else []
+    return _table(
+        ["mean error, without X-ray absorption, elsewhere", *counts], [[NAMES[method], *(entry(m, method) for m in places)] for method in made]
+    )
 
 
 def _costs(table: dict) -> list[str]:

@@ -368,8 +368,12 @@ def test_summaries():
     assert lines[3].startswith("| carbon | 1 of 5 | 4 | 0 of 3 |") and lines[3].endswith("| 0.0500 |  | -0.20 |")
     assert "| prior alone | 0.0300, 0.0300 (+0.0200) |" in lines and "| guided by g(r) | 0.0100, 0.0100 (-0.0100) |" in lines
     assert "| reverse Monte Carlo on g(r), random start | 0.2600, 0.2000 (+0.1000) |" in lines  # EXAFS apart
+    wild = carlo | dict(modalities=carlo["modalities"] | {"XANES": dict(error=2e4, ded=2e4, diversity_ratio=None)})
+    assert verdicts.mean_error({"silicon": {"g": {"2.5": wild}}}, "silicon", "g", ["2.5"]) == pytest.approx(0.26)  # no spectrum, but a surrogate lost
     assert "| silicon | 216 | 1.0 | 11.2 | 75 | 210 | 100000 |" in lines
-    assert not any("carbon" in line for line in lines[8:])  # nothing of it where its prior was trained
+    start = lines.index("| mean error, without X-ray absorption, elsewhere | silicon, 1 conditions | carbon, 1 conditions |")
+    assert lines[start + 2 : start + 4] == ["| prior alone | 0.0900, 0.0900 |  |", "| guided by g(r) | 0.0500, 0.0500 | 0.0500, 0.0500 |"]
+    assert not any("carbon" in line for line in lines[8:start] + lines[start + 1 :])  # nothing of it where its prior was trained
 
 
 def test_maps_of_conditions_and_of_methods():
@@ -515,10 +519,10 @@ def test_the_documents_show_the_tables_of_the_results():
     made = verdicts.current(json.loads(materials.RESULTS.read_text()))
     text = materials.RESULTS.with_suffix(".md").read_text()
     assert text == f"{summary.summaries(made)}\n{summary.markdown(made)}"
-    for document, tables in zip(materials.DOCUMENTS, (3, 1), strict=True):
+    for document, tables in zip(materials.DOCUMENTS, (4, 1), strict=True):
         shown = document.read_text()
         assert shown == summary.show_in(shown, text)
-        assert sum(line.startswith(("| guided by g(r) | cond", "| mean error, ", "| cost ")) for line in shown.split("\n")) == tables
+        assert sum(line.startswith(("| guided by g(r) | cond", "| mean error, without X-ray", "| cost ")) for line in shown.split("\n")) == tables
 
 
 def test_bad_input(tmp_path, capsys):
