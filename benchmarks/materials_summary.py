@@ -80,8 +80,8 @@ def where_trained(table: dict) -> dict[str, dict]:
 
 
 def _methods(table: dict) -> list[str]:
-    """Mean error over all modalities, over those but EXAFS (whose errors are the largest) and XANES (of a surrogate), and in brackets dED of the angles, of every method at
-    the condition of the training."""
+    """Mean error over all modalities, and without EXAFS (the largest errors) and XANES (of a surrogate); in brackets dED of the angles; of every
+    method at the condition of the training."""
     found = where_trained(table)
 
     def entry(material: str, method: str) -> str:
