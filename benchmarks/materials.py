@@ -144,7 +144,7 @@ def figures(options) -> int:
     import materials_summary
 
     status = materials_figures.draw(options.results, materials_ensembles.METHODS, options.results.with_suffix(".png"), options.ensembles)
-    if options.results == RESULTS and status == 0:
+    if options.results.resolve() == RESULTS.resolve() and status == 0:
         for document in DOCUMENTS:
             document.write_text(materials_summary.show_in(document.read_text(), RESULTS.with_suffix(".md").read_text()))
     return status

@@ -34,7 +34,7 @@ def _coloured(axis, values):
     for i, j in np.ndindex(values.shape):
         if np.isfinite(values[i, j]):
             shade = "white" if abs(values[i, j]) > 0.7 * LIMIT else "black"
-            axis.text(j, i, f"{1000 * values[i, j]:.0f}", ha="center", va="center", fontsize=6, color=shade)
+            axis.text(j, i, f"{1000 * values[i, j]:.0f}" if values[i, j] < 1 else ">999", ha="center", va="center", fontsize=6, color=shade)
     return image
 
 

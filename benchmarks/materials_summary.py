@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from materials_ensembles import METHODS
 from materials_reference import MATERIALS, TRAINED_AT
-from materials_verdicts import ABSORPTION, EASY, HARD, KEY, cells, mean_error
+from materials_verdicts import EASY, HARD, KEY, cells, mean_error
 
 NAMES = {
     "prior": "prior alone",
@@ -80,18 +80,18 @@ def where_trained(table: dict) -> dict[str, dict]:
 
 
 def _methods(table: dict) -> list[str]:
-    """Mean error over all modalities, and without EXAFS (the largest errors) and XANES (of a surrogate); in brackets dED of the angles; of every
-    method at the condition of the training."""
+    """Mean error (`mean_error`), and without EXAFS (in the alloys the largest errors); in brackets dED of the angles; of every method where the prior
+    was trained."""
     found = where_trained(table)
 
     def entry(material: str, method: str) -> str:
         if method not in found[material]:
             return ""
-        errors = [mean_error(table, material, method, [TRAINED_AT[material]], without) for without in ((), ABSORPTION)]
+        errors = [mean_error(table, material, method, [TRAINED_AT[material]], without) for without in ((), ("EXAFS",))]
         angles = found[material][method]["modalities"].get("ADF")
         return ", ".join(map(_number, errors)) + (f" ({angles['ded']:+.4f})" if angles else "")
 
-    head = ["mean error, without X-ray absorption (dED of angles) where the prior was trained", *(f"{m} {TRAINED_AT[m]}" for m in found)]
+    head = ["mean error, without EXAFS (dED of angles) where the prior was trained", *(f"{m} {TRAINED_AT[m]}" for m in found)]
     made = [method for method in METHODS if any(method in rows for rows in found.values())]
     return _table(head, [[NAMES[method], *(entry(m, method) for m in found)] for method in made])
 
@@ -104,14 +104,12 @@ def _elsewhere(table: dict) -> list[str]:
         labels = places[material].get(method, [])
         if not labels:
             return ""
-        errors = [mean_error(table, material, method, labels, without) for without in ((), ABSORPTION)]
-        return ", ".join(map(_number, errors)) + ("" if len(labels) == len(places[material].get("g", [])) else f" ({len(labels)})")
+        errors = [mean_error(table, material, method, labels, without) for without in ((), ("EXAFS",))]
+        return ", ".join(map(_number, errors)) + ("" if labels == places[material].get("g") else f" ({len(labels)})")
 
     made = [method for method in METHODS if any(found.get(method) for found in places.values())]
     counts = [f"{m}, {len(found.get('g', []))} conditions" for m, found in places.items()] if made else []
-    return _table(
-        ["mean error, without X-ray absorption, elsewhere", *counts], [[NAMES[method], *(entry(m, method) for m in places)] for method in made]
-    )
+    return _table(["mean error, without EXAFS, elsewhere", *counts], [[NAMES[method], *(entry(m, method) for m in places)] for method in made])
 
 
 def _costs(table: dict) -> list[str]:

@@ -133,10 +133,13 @@ def images_in_range(cell, cutoff: float) -> tuple[tuple[int, int, int], ...]:
     |sum_b s_b (f_b - t_b) a_b| < cutoff for the rows a_b of ``cell``. The minimum image comes first.
     """
     cell = np.asarray(cell, dtype=float)
-    reach = [math.floor(cutoff / h + 0.5) for h in heights(cell)]
+    high = heights(cell)
+    reach = [math.floor(cutoff / h + 0.5) for h in high]
     signs = [(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=2)]  # the other four are their inverses
     found = []
     for shift in itertools.product(*[range(-m, m + 1) for m in reach]):
+        if any(max(t - 0.5, -t) * h >= cutoff for t, h in zip(shift, high, strict=True)):
+            continue  # too far along one axis alone
         if any(_closest(cell * np.array(side)[:, None], shift) < cutoff for side in signs):
             found.append(shift)
     found.sort(key=lambda t: sum(c * c for c in t))

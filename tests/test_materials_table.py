@@ -371,7 +371,7 @@ def test_summaries():
     wild = carlo | dict(modalities=carlo["modalities"] | {"XANES": dict(error=2e4, ded=2e4, diversity_ratio=None)})
     assert verdicts.mean_error({"silicon": {"g": {"2.5": wild}}}, "silicon", "g", ["2.5"]) == pytest.approx(0.26)  # no spectrum, but a surrogate lost
     assert "| silicon | 216 | 1.0 | 11.2 | 75 | 210 | 100000 |" in lines
-    start = lines.index("| mean error, without X-ray absorption, elsewhere | silicon, 1 conditions | carbon, 1 conditions |")
+    start = lines.index("| mean error, without EXAFS, elsewhere | silicon, 1 conditions | carbon, 1 conditions |")
     assert lines[start + 2 : start + 4] == ["| prior alone | 0.0900, 0.0900 |  |", "| guided by g(r) | 0.0500, 0.0500 | 0.0500, 0.0500 |"]
     assert not any("carbon" in line for line in lines[8:start] + lines[start + 1 :])  # nothing of it where its prior was trained
 
@@ -522,7 +522,7 @@ def test_the_documents_show_the_tables_of_the_results():
     for document, tables in zip(materials.DOCUMENTS, (4, 1), strict=True):
         shown = document.read_text()
         assert shown == summary.show_in(shown, text)
-        assert sum(line.startswith(("| guided by g(r) | cond", "| mean error, without X-ray", "| cost ")) for line in shown.split("\n")) == tables
+        assert sum(line.startswith(("| guided by g(r) | cond", "| mean error, without EXAFS", "| cost ")) for line in shown.split("\n")) == tables
 
 
 def test_bad_input(tmp_path, capsys):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +101,7 @@ def row_of(modality: str, feature: str, got: np.ndarray, want: np.ndarray) -> Ro
     norm = float(np.abs(got).max(initial=0.0)) if norm == 0 else norm
     if norm == 0:
         return None
-    errors = [tuple(_error(*pair) / norm for pair in pairs) for pairs in ([(g, want) for g in _left_out(got)], [(got, w) for w in _left_out(want)])]
+    errors = [tuple(_error(*pair) / norm for pair in pairs) for pairs in (((g, want) for g in _left_out(got)), ((got, w) for w in _left_out(want)))]
     spreads = [tuple(_spread(rest) / norm for rest in _left_out(values)) for values in (got, want)]
     return Row(
         modality=modality,
@@ -127,9 +127,9 @@ def _spread(values: np.ndarray) -> float:
     return float(values.std(axis=0).mean())
 
 
-def _left_out(values: np.ndarray) -> list[np.ndarray]:
-    """``values`` [n, points] without each of their n replicas in turn; nothing of a single one."""
-    return [np.delete(values, i, axis=0) for i in range(len(values))] if len(values) > 1 else []
+def _left_out(values: np.ndarray) -> Iterator[np.ndarray]:
+    """``values`` [n, points] without each of their n replicas in turn, one at a time; nothing of a single one."""
+    return (np.delete(values, i, axis=0) for i in range(len(values) if len(values) > 1 else 0))
 
 
 def mean_of(rows: Sequence[Row]) -> dict:

@@ -128,15 +128,19 @@ def _overlap(rows: jax.Array) -> jax.Array:
     return sum(jnp.pad(rows[k], (k, per - k)) for k in range(per))
 
 
-def _block(fractions, species, cell, n: int, step, reach: float, kinds: int):
-    """Pairs (i, i + offset) of one block [per, n]: lattice and displacement per component, distance, weight (0 beyond ``reach``), pair type."""
+def _block(fractions, species, cell, n: int, step, reach: float, kinds: int, imaged: bool):
+    """Pairs (i, i + offset) of one block [per, n]: lattice and displacement per component, distance, weight (0 beyond ``reach``), pair type.
+
+    Other images than the minimum one only if ``imaged``: they cost a comparison per pair.
+    """
     start, weights, shift = step
     per = weights.shape[0]
     rows = jax.lax.dynamic_slice_in_dim(fractions, start, n + per, axis=1)
     other = _windows(jax.lax.dynamic_slice_in_dim(species, start, n + per), per)
     raw = [_windows(row, per) - mine[None, :n] for row, mine in zip(rows, fractions, strict=True)]
-    nearest = [-jnp.round(f) for f in raw]
-    lattice = [m - shift[a] * jnp.where(f + m < 0, -1.0, 1.0).astype(f.dtype) for a, (f, m) in enumerate(zip(raw, nearest, strict=True))]
+    lattice = [-jnp.round(f) for f in raw]
+    if imaged:
+        lattice = [m - shift[a] * jnp.where(f + m < 0, -1.0, 1.0).astype(f.dtype) for a, (f, m) in enumerate(zip(raw, lattice, strict=True))]
     f = [x + y for x, y in zip(raw, lattice, strict=True)]
     d = [sum(f[b] * cell[b, a] for b in range(3)) for a in range(3)]
     square = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
@@ -165,7 +169,7 @@ def stream_deposit(structure: Structure, spec: NeighborSpec, points: int) -> jax
     fractions, species, steps, n = _offsets(structure, spec)
 
     def step(table, given):
-        _, _, r, weight, kind = _block(fractions, species, structure.cell, n, given, _reach(spec, points), e)
+        _, _, r, weight, kind = _block(fractions, species, structure.cell, n, given, _reach(spec, points), e, len(spec.shifts) > 1)
         row, _ = _place(r, kind, points)
         shares = jnp.stack([weight * w for w in _weights(r)[1]], axis=-1)
         # one scatter of four neighbouring numbers per pair
@@ -192,7 +196,7 @@ def stream_back(structure: Structure, spec: NeighborSpec, cotangent: jax.Array) 
 
     def step(carry, given):
         force, strain = carry
-        lattice, d, r, weight, kind = _block(fractions, species, structure.cell, n, given, _reach(spec, points), e)
+        lattice, d, r, weight, kind = _block(fractions, species, structure.cell, n, given, _reach(spec, points), e, len(spec.shifts) > 1)
         row, t = _place(r, kind, points)
         a = table[row]
         pull = (a[..., 0] + t * (a[..., 1] + t * a[..., 2])) * weight / jnp.maximum(r, 1e-6)
