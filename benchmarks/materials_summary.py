@@ -79,17 +79,20 @@ def where_trained(table: dict) -> dict[str, dict]:
     return {material: found for material, found in rows.items() if found}
 
 
+def _both(table: dict, material: str, method: str, labels) -> str:
+    """Mean error (`mean_error`), and without EXAFS, which in the alloys has the largest errors."""
+    return ", ".join(_number(mean_error(table, material, method, labels, without)) for without in ((), ("EXAFS",)))
+
+
 def _methods(table: dict) -> list[str]:
-    """Mean error (`mean_error`), and without EXAFS (in the alloys the largest errors); in brackets dED of the angles; of every method where the prior
-    was trained."""
+    """Mean errors, and in brackets dED of the angles, of every method where the prior was trained."""
     found = where_trained(table)
 
     def entry(material: str, method: str) -> str:
         if method not in found[material]:
             return ""
-        errors = [mean_error(table, material, method, [TRAINED_AT[material]], without) for without in ((), ("EXAFS",))]
         angles = found[material][method]["modalities"].get("ADF")
-        return ", ".join(map(_number, errors)) + (f" ({angles['ded']:+.4f})" if angles else "")
+        return _both(table, material, method, [TRAINED_AT[material]]) + (f" ({angles['ded']:+.4f})" if angles else "")
 
     head = ["mean error, without EXAFS (dED of angles) where the prior was trained", *(f"{m} {TRAINED_AT[m]}" for m in found)]
     made = [method for method in METHODS if any(method in rows for rows in found.values())]
@@ -104,8 +107,7 @@ def _elsewhere(table: dict) -> list[str]:
         labels = places[material].get(method, [])
         if not labels:
             return ""
-        errors = [mean_error(table, material, method, labels, without) for without in ((), ("EXAFS",))]
-        return ", ".join(map(_number, errors)) + ("" if labels == places[material].get("g") else f" ({len(labels)})")
+        return _both(table, material, method, labels) + ("" if labels == places[material].get("g") else f" ({len(labels)})")
 
     made = [method for method in METHODS if any(found.get(method) for found in places.values())]
     counts = [f"{m}, {len(found.get('g', []))} conditions" for m, found in places.items()] if made else []

@@ -50,12 +50,7 @@ def verdicts(table: dict) -> list[str]:
         for method, found in methods.items():
             easy, hard = (list(cells({material: methods}, method, names).values()) for names in (EASY, HARD))
             error = mean_error({material: methods}, material, method, list(found))
-            ratio = [
-                one["diversity_ratio"]
-                for c in found.values()
-                for name, one in c["modalities"].items()
-                if name in HARD and one["diversity_ratio"] is not None
-            ]
+            ratio = cells({material: methods}, method, HARD, "diversity_ratio").values()
             margin = min(c["shortest"]["margin"] for c in found.values())
             seconds = np.mean([c["facts"]["seconds"] for c in found.values()])
             share = [100 * float(np.mean(np.array(one) <= 0)) for one in (easy, hard)]
@@ -67,30 +62,24 @@ def verdicts(table: dict) -> list[str]:
     return lines
 
 
-def cells(table: dict, method: str, names) -> dict[tuple[str, str, str], float]:
-    """{(material, condition, modality): dED} of one method."""
+def cells(table: dict, method: str, names, number: str = "ded") -> dict[tuple[str, str, str], float]:
+    """{(material, condition, modality): a number of the row's modality} of one method; without those that have none."""
     found = {(m, c): row["modalities"] for m, methods in table.items() for c, row in methods.get(method, {}).items()}
-    return {(*place, n): rows[n]["ded"] for place, rows in found.items() for n in names if n in rows}
+    numbers = {(*place, n): rows[n].get(number) for place, rows in found.items() for n in names if n in rows}
+    return {place: value for place, value in numbers.items() if value is not None}
 
 
 def misses(table: dict, method: str = "g") -> list[str]:
     """A line per entry of the guided ensembles with dED above 0, largest first, then one per entry that varies too little, least first; with their
     jackknife uncertainties where the rows have them."""
-    found = [(m, c, n, one) for m, ms in table.items() for c, row in ms.get(method, {}).items() for n, one in row["modalities"].items()]
-    known = [(m, c, n, one) for m, c, n, one in found if n in (*EASY, *HARD)]
-
-    def line(what, place, value, doubt):
-        return f"{what}: {place[0]:9} {place[1]:10} {place[2]:12} {value}" + ("" if doubt is None else f" +- {doubt}")
-
-    def rounded(value, digits):
-        return None if value is None else f"{value:.{digits}f}"
-
-    above = sorted((item for item in known if item[3]["ded"] > 0), key=lambda item: -item[3]["ded"])
-    lines = [line("above 0", item, f"{item[3]['ded']:+.4f}", rounded(item[3].get("ded_uncertainty"), 4)) for item in above]
-    told = [item for item in known if item[3]["diversity_ratio"] is not None and item[3]["diversity_ratio"] < RATIO]
-    told.sort(key=lambda item: item[3]["diversity_ratio"])
-    ratios = [(item, rounded(item[3]["diversity_ratio"], 2), rounded(item[3].get("ratio_uncertainty"), 2)) for item in told]
-    return lines + [line(f"below {RATIO}", *one) for one in ratios]
+    ded, ded_doubt, ratio, ratio_doubt = (
+        cells(table, method, (*EASY, *HARD), number) for number in ("ded", "ded_uncertainty", "diversity_ratio", "ratio_uncertainty")
+    )
+    above = sorted((place for place in ded if ded[place] > 0), key=ded.get, reverse=True)
+    below = sorted((place for place in ratio if ratio[place] < RATIO), key=ratio.get)
+    lines = [("above 0", place, f"{ded[place]:+.4f}", f" +- {ded_doubt[place]:.4f}" if place in ded_doubt else "") for place in above]
+    lines += [(f"below {RATIO}", place, f"{ratio[place]:.2f}", f" +- {ratio_doubt[place]:.2f}" if place in ratio_doubt else "") for place in below]
+    return [f"{what}: {material:9} {label:10} {modality:12} {value}{doubt}" for what, (material, label, modality), value, doubt in lines]
 
 
 def mean_error(table: dict, material: str, method: str, labels, without=()) -> float:
@@ -136,10 +125,11 @@ def checks(table: dict, method: str = "g") -> list[str]:
             good = abs(ours - theirs) <= 2 * spread
             lines.append(f"{WORDS[good]}: {material} {TRAINED_AT[material]}: {key} {ours:.2f}, reference {theirs:.2f} +- {spread:.2f}")
         for names in (EASY, HARD):
-            places = {(label, n): r["modalities"][n]["diversity_ratio"] for label, r in rows.items() for n in names if n in r["modalities"]}
-            ratios = {place: value for place, value in places.items() if value is not None}
+            ratios = cells({material: methods}, method, names, "diversity_ratio")
             if ratios:
                 least, share = min(ratios, key=ratios.get), float(np.mean([value >= RATIO for value in ratios.values()]))
-                text = f"{100 * share:.0f} % of {len(ratios)} at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least)})"
+                text = (
+                    f"{100 * share:.0f} % of {len(ratios)} at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least[1:])})"
+                )
                 lines.append(f"{WORDS[share == 1]}: {material}: diversity of {', '.join(names)}: {text}")
     return lines

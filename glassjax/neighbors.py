@@ -18,6 +18,7 @@ import numpy as np
 
 from glassjax._pytree import frozen, static
 from glassjax.compaction import compact
+from glassjax.images import images_in_range, side_of
 from glassjax.structure import Structure, fractional, heights, number_of_atoms
 
 CELL_LIST_FROM = 2000  # atoms; all pairs are faster below (measured by benchmarks/run.py)
@@ -128,35 +129,6 @@ def _graphs_tuple(nodes: dict, edges: dict, senders, receivers, sigma):
     return jraph.GraphsTuple(nodes=nodes, edges=edges, senders=senders, receivers=receivers, globals=sigma, **counts)
 
 
-def images_in_range(cell, cutoff: float) -> tuple[tuple[int, int, int], ...]:
-    """Lattice images t (`NeighborSpec.shifts`) that some pair of atoms has within ``cutoff`` (host): with signs s_b = 1 or -1 and f in [0, 1/2]^3,
-    |sum_b s_b (f_b - t_b) a_b| < cutoff for the rows a_b of ``cell``. The minimum image comes first.
-    """
-    cell = np.asarray(cell, dtype=float)
-    high = heights(cell)
-    reach = [math.floor(cutoff / h + 0.5) for h in high]
-    signs = [(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=2)]  # the other four are their inverses
-    found = []
-    for shift in itertools.product(*[range(-m, m + 1) for m in reach]):
-        if any(max(t - 0.5, -t) * h >= cutoff for t, h in zip(shift, high, strict=True)):
-            continue  # too far along one axis alone
-        if any(_closest(cell * np.array(side)[:, None], shift) < cutoff for side in signs):
-            found.append(shift)
-    found.sort(key=lambda t: sum(c * c for c in t))
-    return tuple(found)
-
-
-def _closest(cell: np.ndarray, shift) -> float:
-    """min |(f - t) cell| for f in [0, 1/2]^3."""
-    from scipy.optimize import lsq_linear
-
-    lower = -np.array(shift, dtype=float)
-    square = cell @ cell.T
-    if np.abs(square - np.diag(np.diag(square))).max() < 1e-9 * np.diag(square).min():
-        return float(np.linalg.norm(np.clip(0.0, lower, lower + 0.5) * np.sqrt(np.diag(square))))
-    return float(np.linalg.norm(lsq_linear(cell.T, np.zeros(3), bounds=(lower, lower + 0.5)).x @ cell))
-
-
 def neighbor_spec(
     structure: Structure, cutoff: float, *, capacity: int | None = None, margin: float = 4.0, cell_list: bool | None = None
 ) -> NeighborSpec:
@@ -218,7 +190,7 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     # per component, never an [n, n, 3] array
     f = [(axis[candidates] if candidates.ndim == 2 else axis[None, :]) - axis[:, None] for axis in (fx, fy, fz)]
     f = [c - jnp.round(c) for c in f]
-    sides = [_side(c) for c in f] if len(spec.shifts) > 1 else f
+    sides = [side_of(c) for c in f] if len(spec.shifts) > 1 else f
     hits, owners = [], jnp.arange(fractions.shape[0])[:, None]
     filled = structure.species >= 0
     other = filled[candidates] if candidates.ndim == 2 else filled[None, :]
@@ -243,7 +215,7 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
     raw = [axis[neighbors] - axis[:, None] for axis in (fx, fy, fz)]
     lattice = [-jnp.round(c) for c in raw]
     if shifted:
-        lattice = [m - jnp.asarray(table[:, b], cell.dtype)[which] * _side(c + m) for b, (c, m) in enumerate(zip(raw, lattice, strict=True))]
+        lattice = [m - jnp.asarray(table[:, b], cell.dtype)[which] * side_of(c + m) for b, (c, m) in enumerate(zip(raw, lattice, strict=True))]
     d = [own[:, a][neighbors] - own[:, a, None] + sum(m * cell[b, a] for b, m in enumerate(lattice)) for a in range(3)]
     ordered = spec.grid is None and len(spec.shifts) == 1
     needed = jnp.stack([most, total, occupancy]).astype(jnp.int32)
@@ -261,11 +233,6 @@ def build(structure: Structure, spec: NeighborSpec) -> Graph:
         cutoff=spec.cutoff,
         ordered=ordered,
     )
-
-
-def _side(f):
-    """1 where a fractional difference is not negative, else -1."""
-    return jnp.where(f < 0, -1.0, 1.0).astype(f.dtype)
 
 
 def _candidates(structure: Structure, spec: NeighborSpec):

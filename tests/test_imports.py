@@ -15,6 +15,7 @@ PACKAGE = Path(glassjax.__file__).parent
 LAYERS = """
 _pytree archive distributed memory pace compaction
 structure
+images
 neighbors
 elements
 conversions artefacts absorption scattering_tables zhou

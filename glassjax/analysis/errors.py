@@ -45,7 +45,6 @@ class Row:
       points: of the axis.
       norm: in the unit of the curve.
       error: |mean - mean| / norm.
-      uncertainty: of the error from the generated replicas alone, by the jackknife; None for fewer than three.
       diversity: of the reference.
       generated_diversity: the same of the generated ensemble.
       replicas: (generated, reference).
@@ -57,11 +56,15 @@ class Row:
     points: int
     norm: float
     error: float
-    uncertainty: float | None
     diversity: float
     generated_diversity: float
     replicas: tuple[int, int]
     without: tuple[LeftOut, LeftOut]
+
+    @property
+    def uncertainty(self) -> float | None:
+        """Of the error from the generated replicas alone, by the jackknife; None for fewer than three."""
+        return _jackknife(self.without[0].errors)
 
     @property
     def ded(self) -> float:
@@ -86,7 +89,7 @@ class Row:
     def to_dict(self) -> dict:
         """All numbers by name."""
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "without"}
-        return facts | {name: getattr(self, name) for name in ("ded", "ded_uncertainty", "diversity_ratio", "ratio_uncertainty")}
+        return facts | {name: getattr(self, name) for name in ("uncertainty", "ded", "ded_uncertainty", "diversity_ratio", "ratio_uncertainty")}
 
 
 def row_of(modality: str, feature: str, got: np.ndarray, want: np.ndarray) -> Row | None:
@@ -101,19 +104,18 @@ def row_of(modality: str, feature: str, got: np.ndarray, want: np.ndarray) -> Ro
     norm = float(np.abs(got).max(initial=0.0)) if norm == 0 else norm
     if norm == 0:
         return None
-    errors = [tuple(_error(*pair) / norm for pair in pairs) for pairs in (((g, want) for g in _left_out(got)), ((got, w) for w in _left_out(want)))]
-    spreads = [tuple(_spread(rest) / norm for rest in _left_out(values)) for values in (got, want)]
+    generated = LeftOut(tuple(_error(g, want) / norm for g in _left_out(got)), tuple(_spread(g) / norm for g in _left_out(got)))
+    reference = LeftOut(tuple(_error(got, w) / norm for w in _left_out(want)), tuple(_spread(w) / norm for w in _left_out(want)))
     return Row(
         modality=modality,
         feature=feature,
         points=got.shape[1],
         norm=norm,
         error=_error(got, want) / norm,
-        uncertainty=jackknife(errors[0]),
         diversity=_spread(want) / norm,
         generated_diversity=_spread(got) / norm,
         replicas=(len(got), len(want)),
-        without=(LeftOut(errors[0], spreads[0]), LeftOut(errors[1], spreads[1])),
+        without=(generated, reference),
     )
 
 
@@ -138,7 +140,7 @@ def mean_of(rows: Sequence[Row]) -> dict:
     ratio = _ratio(means["generated_diversity"], means["diversity"], rows[0].replicas)
     sides = [LeftOut(*np.mean([row.without[i] for row in rows], axis=0)) for i in range(2)]
     doubt = dict(
-        uncertainty=jackknife(sides[0].errors), ded_uncertainty=_ded_uncertainty(*sides), ratio_uncertainty=_ratio_uncertainty(ratio, *sides)
+        uncertainty=_jackknife(sides[0].errors), ded_uncertainty=_ded_uncertainty(*sides), ratio_uncertainty=_ratio_uncertainty(ratio, *sides)
     )
     return means | dict(diversity_ratio=ratio) | doubt
 
@@ -155,7 +157,7 @@ def _ratio(ours: float, theirs: float, replicas: tuple[int, int]) -> float | Non
     return ours / share_seen(replicas[0]) * share_seen(replicas[1]) / theirs
 
 
-def jackknife(without) -> float | None:
+def _jackknife(without) -> float | None:
     """Standard error of a number from its values without each replica in turn; None for fewer than three: of two replicas it may vanish by chance."""
     n = len(without)
     if n < 3:
@@ -166,7 +168,7 @@ def jackknife(without) -> float | None:
 
 def _ded_uncertainty(generated: LeftOut, reference: LeftOut) -> float | None:
     """Standard error of error - diversity; a reference replica moves both."""
-    parts = jackknife(generated.errors), jackknife(np.subtract(*reference))
+    parts = _jackknife(generated.errors), _jackknife(np.subtract(*reference))
     return None if None in parts else math.hypot(*parts)
 
 
@@ -175,4 +177,4 @@ def _ratio_uncertainty(ratio: float | None, generated: LeftOut, reference: LeftO
     both = generated.diversities, reference.diversities
     if ratio is None or min(map(len, both)) < 3 or not min(np.mean(one) for one in both) > 0:
         return None
-    return ratio * math.hypot(*(jackknife(one) / float(np.mean(one)) for one in both))
+    return ratio * math.hypot(*(_jackknife(one) / float(np.mean(one)) for one in both))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glassjax.images import side_of
 from glassjax.neighbors import Graph, NeighborSpec, build
 from glassjax.structure import Structure, fractional
 
@@ -140,7 +141,7 @@ def _block(fractions, species, cell, n: int, step, reach: float, kinds: int, ima
     raw = [_windows(row, per) - mine[None, :n] for row, mine in zip(rows, fractions, strict=True)]
     lattice = [-jnp.round(f) for f in raw]
     if imaged:
-        lattice = [m - shift[a] * jnp.where(f + m < 0, -1.0, 1.0).astype(f.dtype) for a, (f, m) in enumerate(zip(raw, lattice, strict=True))]
+        lattice = [m - shift[a] * side_of(f + m) for a, (f, m) in enumerate(zip(raw, lattice, strict=True))]
     f = [x + y for x, y in zip(raw, lattice, strict=True)]
     d = [sum(f[b] * cell[b, a] for b in range(3)) for a in range(3)]
     square = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
