@@ -8,7 +8,7 @@ fullrmc 4.1 builds and runs only on Python 3.9 with old packages, so the file is
     python3.9 -m venv v39
     v39/bin/pip install "setuptools<65" wheel "cython<3" "numpy<1.24"
     v39/bin/pip install --no-build-isolation fullrmc==4.1.0
-    v39/bin/python benchmarks/fullrmc_check.py fullrmc --out /tmp/rmc             # ten minutes a structure on one core
+    v39/bin/python benchmarks/fullrmc_check.py fullrmc --out /tmp/rmc             # five minutes a structure
     python benchmarks/fullrmc_check.py compare --out /tmp/rmc
 
 fullrmc counts N (N - 1) ordered pairs where g(r) has N^2, so its target is N / (N - 1) times as high.

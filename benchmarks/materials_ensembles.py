@@ -14,7 +14,8 @@ One rule for all materials: the default protocol of ``glassjax.invert``, and mor
 priors are trained at one condition each. What led to it: ``benchmarks/materials_tried.md``. A guided replica follows the mean curve plus what the
 curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few hundred atoms fluctuates about the curve
 of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to zero, and are made larger by what the prior's
-own replicas vary less than the reference's at the condition of its training (`materials_targets.amplitude`). So the diversity of the curve that
+own replicas vary less than the reference's at the condition of its training (`materials_targets.amplitude`), those of g(r) by `WIDER` too, because
+replicas follow part of them only. So the diversity of the curve that
 guides, and of those that follow from it, is put in; whether an ensemble has collapsed is judged by angles, partials and absorption. ``--one-curve``
 does without.
 
@@ -33,7 +34,7 @@ from pathlib import Path
 import materials_pack
 import numpy as np
 from materials_reference import Condition
-from materials_sampling import ruled, sampled, usual
+from materials_sampling import WIDER, ruled, sampled, usual
 from materials_targets import amplitude, structures_of, targets
 
 import glassjax
@@ -92,7 +93,7 @@ def make(
         near = usual(plain, trained[0], structures_of(trained[1]))
     if plain in GUIDED and fluctuate:
         if trained is not None:
-            larger = amplitude(plain, trained[0], structures_of(trained[1]), unguided(*trained)[1])
+            larger = WIDER.get(plain, 1.0) * amplitude(plain, trained[0], structures_of(trained[1]), unguided(*trained)[1])
         alone, free = unguided(condition, frames)
     begun = time.monotonic()
     if method in RULED:

@@ -217,3 +217,21 @@ def test_closest_distances():
         block = apart[np.ix_(symbols == a, symbols == b)]
         assert value == pytest.approx(0.9 * block[block > 1e-6].min(), abs=1e-3)
     assert set(found) == set(DISTANCES)
+
+
+def test_check_against_fullrmc_begins_and_goes_downhill(rmc, tmp_path):
+    """What both codes begin from, and that moves which worsen chi^2 are refused by the one that is at hand."""
+    import ase
+    import fullrmc_check as check
+
+    check.start(tmp_path, 1)
+    given = np.load(tmp_path / "start.npz")
+    begin = glassjax.from_atoms(ase.Atoms("Si216", given["positions"][0], cell=[float(given["length"])] * 3, pbc=True))
+    chi2 = [np.sum((montecarlo.histogram_of(begin, given["edges"]) - given["target"]) ** 2)]
+    for moves in (1000, 4000):
+        made, accepted, seconds = check.greedy(begin, given["edges"], given["target"], float(given["nearest"]), moves, 3)
+        structure = glassjax.from_atoms(ase.Atoms("Si216", made, cell=[float(given["length"])] * 3, pbc=True))
+        chi2.append(np.sum((montecarlo.histogram_of(structure, given["edges"]) - given["target"]) ** 2))
+        assert 0 < accepted < moves and seconds > 0 and glassjax.shortest_distance(structure) > float(given["nearest"]) - 1e-3
+    assert chi2[0] > 2 * chi2[1] > 3 * chi2[2]
+    assert check._other_step(0.2, 0.4) == 0.2 and check._other_step(0.2, 0.1) == pytest.approx(0.16) and check._other_step(0.9, 0.9) == 1.0
