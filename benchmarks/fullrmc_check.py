@@ -203,9 +203,7 @@ def compare(out: Path, moves: int, results: Path) -> dict:
             accepted=[about["accepted"] / moves for about in facts],
             moves_per_second=[moves / about["seconds"] for about in facts],
             **{key: [fit[key] for fit in fits] for key in ("r_factor", "mean_abs_dg", "shortest")},
-            error={
-                n: one["error"] for n, one in metrics(condition, structures, structures_of(frames), ["PDF", "ADF", "EXAFS"])["modalities"].items()
-            },
+            error={modality: one["error"] for modality, one in compared.items()},
             local=local(MATERIAL, [glassjax.to_atoms(structure) for structure in structures]),
         )
         print(name, json.dumps(rows[name]), flush=True)
