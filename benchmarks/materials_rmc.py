@@ -1,7 +1,7 @@
 """Reverse Monte Carlo for the benchmark over five materials: atoms moved one by one at random, by PyPI's reverse-monte-carlo.
 
 It is imported as ``rmc`` (extra [bench]). Targets are total, number-weighted g(r) of Gaussian width 0.15 A. The paper's own reverse Monte Carlo was
-fullrmc: it runs only in an environment of its own (Python 3.9, cython<3, numpy<1.24) and made 3,100 moves/s where this package made 22,000 (216
+fullrmc: it runs only in an environment of its own (Python 3.9, cython<3, numpy<1.24) and made 1,500 moves/s where this package made 22,000 (216
 atoms, a minimum distance, busy cores). Moved downhill only, both end alike (``fullrmc_check.py``). The paper's move budget is in its supplement,
 which could not be had; the main text (arXiv:2603.23210) does not say. So ``moves`` has no default.
 
