@@ -14,9 +14,10 @@ One rule for all materials: the default protocol of ``glassjax.invert``, and mor
 priors are trained at one condition each. What led to it: ``benchmarks/materials_tried.md``. A guided replica follows the mean curve plus what the
 curve of one structure of the prior alone (of another seed) departs from the mean of those: a cell of a few hundred atoms fluctuates about the curve
 of a large sample, and replicas that all follow one curve are too much alike. The fluctuations sum to zero, and are made larger by what the prior's
-own replicas vary less than the reference's at the condition of its training (`materials_targets.amplitude`). So the diversity of the curve that
-guides, and of those that follow from it, is put in; whether an ensemble has collapsed is judged by angles, partials and absorption. ``--one-curve``
-does without.
+own replicas vary less than the reference's at the condition of its training (`materials_targets.amplitude`), those of g(r) by
+`materials_sampling.WIDER` too, because replicas follow part of them only; ``amplitude`` in the facts is the product. So the diversity of the curve
+that guides, and of those that follow from it, is put in; whether an ensemble has collapsed is judged by angles, partials and absorption.
+``--one-curve`` does without.
 
 Seconds are per structure: of glassjax without compilation (``compilation``) and without the prior's own ensemble (``seconds_free``, made once per
 condition); of "gradient" and "published" with compilation; of reverse Monte Carlo the moves of one on a core of its own, without the start.
@@ -33,7 +34,7 @@ from pathlib import Path
 import materials_pack
 import numpy as np
 from materials_reference import Condition
-from materials_sampling import ruled, sampled, usual
+from materials_sampling import WIDER, ruled, sampled, usual
 from materials_targets import amplitude, structures_of, targets
 
 import glassjax
@@ -91,8 +92,9 @@ def make(
     if plain in GUIDED and trained is not None:
         near = usual(plain, trained[0], structures_of(trained[1]))
     if plain in GUIDED and fluctuate:
+        larger = WIDER.get(plain, 1.0)
         if trained is not None:
-            larger = amplitude(plain, trained[0], structures_of(trained[1]), unguided(*trained)[1])
+            larger *= amplitude(plain, trained[0], structures_of(trained[1]), unguided(*trained)[1])
         alone, free = unguided(condition, frames)
     begun = time.monotonic()
     if method in RULED:

@@ -128,8 +128,7 @@ def checks(table: dict, method: str = "g") -> list[str]:
             ratios = cells({material: methods}, method, names, "diversity_ratio")
             if ratios:
                 least, share = min(ratios, key=ratios.get), float(np.mean([value >= RATIO for value in ratios.values()]))
-                text = (
-                    f"{100 * share:.0f} % of {len(ratios)} at {RATIO} of the reference's or more, least {ratios[least]:.2f} ({', '.join(least[1:])})"
-                )
+                found = f"least {ratios[least]:.2f} ({', '.join(least[1:])}), mean {np.mean(list(ratios.values())):.2f}"
+                text = f"{100 * share:.0f} % of {len(ratios)} at {RATIO} of the reference's or more, {found}"
                 lines.append(f"{WORDS[share == 1]}: {material}: diversity of {', '.join(names)}: {text}")
     return lines

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from glassjax import noise
-from glassjax.guidance import keep_apart, posterior
+from glassjax.contacts import keep_apart
+from glassjax.guidance import posterior
 from glassjax.nuisance import Density
 from glassjax.priors.prior import LINEAR_MOST
 from glassjax.replica import Stage

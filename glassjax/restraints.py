@@ -207,7 +207,7 @@ def distance_window(
     """A score that draws the ``count`` nearest b neighbours of every atom of a into a window of distances.
 
     Adds  (1 / sigma^2) w(sigma)/2 sum_j (r - clip(r, low, high)) / 2 u_ij  to both ends of each such pair of the denoised estimate, with
-    w = 1 / (1 + (sigma / fade)^4): estimates at high noise are means, not atoms. Farther neighbours are left alone (`guidance.keep_apart`).
+    w = 1 / (1 + (sigma / fade)^4): estimates at high noise are means, not atoms. Farther neighbours are left alone (`contacts.keep_apart`).
 
     Args:
       score: the score to restrain.

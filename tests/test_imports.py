@@ -19,6 +19,7 @@ images
 neighbors
 elements
 conversions artefacts absorption scattering_tables zhou
+fourier
 observables io lammps_engine
 nuisance windowing feff scattering_fit melt_quench
 labelling priors
@@ -26,7 +27,7 @@ surrogates
 targets spectra
 absorption_targets
 inference noise samplers
-guidance
+guidance contacts
 restraints replica checkpoint
 segments
 ensemble

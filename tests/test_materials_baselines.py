@@ -1,5 +1,6 @@
 """The baselines of the benchmark over five materials: reverse Monte Carlo, gradient descent without a prior, the paper's guidance."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -217,3 +218,27 @@ def test_closest_distances():
         block = apart[np.ix_(symbols == a, symbols == b)]
         assert value == pytest.approx(0.9 * block[block > 1e-6].min(), abs=1e-3)
     assert set(found) == set(DISTANCES)
+
+
+def test_check_against_fullrmc(rmc, tmp_path, monkeypatch):
+    """Both codes get the same start; the one at hand goes downhill only; what stands for fullrmc's result is judged as the other's."""
+    import fullrmc_check as check
+
+    check.main(["start", "--out", str(tmp_path), "--replicas", "1"])
+    given = np.load(tmp_path / "start.npz")
+    begin = given["positions"][0]
+    with pytest.raises(FileNotFoundError, match="part 'fullrmc'"):
+        check.compare(tmp_path, 2000, tmp_path / "r.json")
+    np.savez(tmp_path / "fullrmc_0.npz", start=begin, positions=begin, facts=json.dumps(dict(moves=2000, accepted=0, seconds=1.0, chi2=[1.0])))
+    with pytest.raises(ValueError, match="needs 3000 moves"):
+        check.compare(tmp_path, 3000, tmp_path / "r.json")
+    rows = check.compare(tmp_path, 2000, tmp_path / "r.json")["rows"]
+    unmoved, down, annealed = rows.values()
+    assert json.loads((tmp_path / "r.json").read_text())["rows"] == rows
+    chi2 = down["chi2"][0]
+    assert len(chi2) == 1 + check.SHOWN and (np.diff(chi2) <= 1e-6).all() and chi2[0] > 3 * chi2[-1]
+    assert chi2[0] == pytest.approx(unmoved["chi2_at_the_end"][0]) and chi2[-1] == pytest.approx(down["chi2_at_the_end"][0])
+    assert down["error"]["PDF"] < unmoved["error"]["PDF"] and 0 < down["accepted"][0] < 1 and annealed["accepted"][0] > 0
+    assert min(down["shortest"]) > float(given["nearest"]) - 1e-3
+    with pytest.raises(SystemExit):
+        check.main(["start", "--out", str(tmp_path), "--replicas", "0"])

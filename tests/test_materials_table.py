@@ -133,8 +133,10 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     monkeypatch.setattr(ensembles, "usual", lambda *_: [0.5])
     for cells in (frames, other):
         facts = ensembles.make("g", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, cells), **common | dict(fluctuate=True))
-        assert facts["amplitude"] == 1.7 and largest[-1] == 1.7
-    assert calls[7:] == [("g", 3), ("g", 3)] and largest[:-2] == [1.0] * 7
+        assert facts["amplitude"] == pytest.approx(sampling.WIDER["g"] * 1.7, abs=1e-3) and largest[-1] == pytest.approx(sampling.WIDER["g"] * 1.7)
+    assert calls[7:] == [("g", 3), ("g", 3)] and largest[:-2] == [1.0] * 6 + [sampling.WIDER["g"]]
+    ensembles.make("ND", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, frames), **common | dict(fluctuate=True))
+    assert largest[-1] == 1.7 and "wider" not in sampling.ruled("ND") and sampling.ruled("g")["wider"] == sampling.WIDER["g"] > 1
 
 
 @pytest.mark.parametrize("fluctuating", [False, True])
@@ -348,7 +350,7 @@ def test_verdicts():
     assert "reached: silicon 2.5: 4-fold % 92.50, reference 95.00 +- 1.50" in lines
     for names, count in (("PDF, XRD, ND", 6), ("ADF, partial PDF, EXAFS, XANES", 2)):
         start = f"MISSED: silicon: diversity of {names}: 50 % of {count} at 0.7 of the reference's or more, least 0.30 (3.5, "
-        assert any(line.startswith(start) for line in lines)
+        assert any(line.startswith(start) and line.endswith(", mean 0.60") for line in lines)
     assert verdicts.misses(made)[0].split() == ["above", "0:", "silicon", "3.5", "PDF", "+0.0150"] and len(verdicts.misses(made)) == 8
     assert verdicts.misses(made)[4].split() == ["below", "0.7:", "silicon", "3.5", "PDF", "0.30", "+-", "0.04"]
     good = {"silicon": {"g": {"2.5": rows["2.5"]}}}

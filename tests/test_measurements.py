@@ -9,7 +9,7 @@ from tiny import allow_rank_promotion, packing, write_prior, write_target  # noq
 
 from glassjax import read_target
 from glassjax.cli import main
-from glassjax.conversions import to_real_space, to_reciprocal
+from glassjax.fourier import to_real_space, to_reciprocal
 from glassjax.observables.angle import angle_distribution
 from glassjax.observables.coordination import coordination_distribution
 from glassjax.preparation import check_target

@@ -14,6 +14,7 @@ from glassjax import noise, segments
 from glassjax import samplers as sm
 from glassjax import structure as st
 from glassjax._pytree import frozen, static
+from glassjax.contacts import keep_apart
 from glassjax.ensemble import sample
 from glassjax.io.atoms import to_atoms
 from glassjax.neighbors import build, grow, neighbor_spec
@@ -86,8 +87,8 @@ SCORES = {
     "posterior, pseudo-inverse": lambda s: guidance.posterior(Repulsion(), targets()),
     "posterior, gradient": lambda s: guidance.posterior(Repulsion(), targets()[0], method="gradient", strength=0.3),
     "posterior of a network": lambda s: guidance.posterior(network_prior(s), targets()[0]),
-    "keep_apart": lambda s: guidance.keep_apart(Repulsion(), {("Si", "Si"): 2.2, ("Si", "O"): 1.9, ("O", "O"): 2.1}, ELEMENTS),
-    "keep_apart of a posterior": lambda s: guidance.keep_apart(guidance.posterior(Repulsion(), targets()[1]), 2.0, ELEMENTS),
+    "keep_apart": lambda s: keep_apart(Repulsion(), {("Si", "Si"): 2.2, ("Si", "O"): 1.9, ("O", "O"): 2.1}, ELEMENTS),
+    "keep_apart of a posterior": lambda s: keep_apart(guidance.posterior(Repulsion(), targets()[1]), 2.0, ELEMENTS),
 }
 SAMPLERS = {
     "reverse SDE": lambda: sm.reverse_sde(ancestral=False),
@@ -336,7 +337,7 @@ def test_restart_ladder():
         (lambda: guidance.posterior(Repulsion(), []), "no target"),
         (lambda: guidance.posterior(Repulsion(), targets()[0], method="magic"), "method"),
         (lambda: guidance.posterior(Repulsion(), targets()[0], method="gradient"), "strength"),
-        (lambda: guidance.keep_apart(Repulsion(), {("Si", "C"): 2.0}, ELEMENTS), "C"),
+        (lambda: keep_apart(Repulsion(), {("Si", "C"): 2.0}, ELEMENTS), "C"),
         (lambda: sm.veto(sm.reverse_sde(), {("Si", "C"): 2.0}, ELEMENTS), "C"),
         (lambda: sample(jax.random.key(0), [], mixture(), replicas=0), "at least 1"),
         (lambda: sample(jax.random.key(0), [], [mixture()] * 3, replicas=2), "3 starting structures for 2"),
@@ -459,12 +460,12 @@ def shortest(s):
 def test_keep_apart_parts_overlapping_estimates(x64):
     """A pair at 1.2 A under a limit of 2.0: one denoising step at low noise puts it at 2.0; others do not move."""
     s = st.structure([[5.0, 5, 5], [5.0, 5.0, 6.2], [1.0, 1, 1]], np.diag([10.0] * 3), ["Si", "O", "Si"], ELEMENTS)
-    score = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), {("Si", "O"): 2.0, ("Si", "Si"): 9.9 / 3}, ELEMENTS, fade=1e6).fit(s)
+    score = keep_apart(dataclasses.replace(Repulsion(), reach=0.5), {("Si", "O"): 2.0, ("Si", "Si"): 9.9 / 3}, ELEMENTS, fade=1e6).fit(s)
     push = np.asarray(score(s, jnp.float64(0.05))[0])
     np.testing.assert_allclose(0.05**2 * push, [[0, 0, -0.4], [0, 0, 0.4], [0, 0, 0]], atol=1e-6)
     end, _ = sm.reverse_sde().step(jax.random.key(0), s, score, jnp.float64(0.05), jnp.float64(0.0))
     assert shortest(end) == pytest.approx(2.0, abs=1e-6)
-    faded = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), 2.0, ELEMENTS, fade=0.1).fit(s)
+    faded = keep_apart(dataclasses.replace(Repulsion(), reach=0.5), 2.0, ELEMENTS, fade=0.1).fit(s)
     np.testing.assert_allclose(faded(s, jnp.float64(0.3))[0][0, 2], -0.4 / 0.09 / (1 + 3.0**4), rtol=1e-5)
 
 
@@ -476,7 +477,7 @@ def test_keep_apart_parts_a_crowd(x64, shift):
     s = st.structure(places % 12.0, np.diag([12.0] * 3), ["Si", "Si", "O", "Si", "Si"], ELEMENTS)
     limits, ends = {("Si", "Si"): 2.0, ("Si", "O"): 1.9, ("O", "O"): 1.0}, []
     for rounds in (1, 6, 60):
-        score = guidance.keep_apart(dataclasses.replace(Repulsion(), reach=0.5), limits, ELEMENTS, fade=1e6, rounds=rounds).fit(s)
+        score = keep_apart(dataclasses.replace(Repulsion(), reach=0.5), limits, ELEMENTS, fade=1e6, rounds=rounds).fit(s)
         push = 0.05**2 * np.asarray(score(s, jnp.float64(0.05))[0])
         np.testing.assert_allclose(push.sum(axis=0), 0, atol=1e-9)
         end = (places + push) % 12.0
@@ -485,7 +486,7 @@ def test_keep_apart_parts_a_crowd(x64, shift):
         ends.append((away - needed)[~np.eye(5, dtype=bool)].min())
     assert ends[0] < ends[1] - 0.05 and ends[1] > -0.1 and ends[2] == pytest.approx(0.0, abs=0.01)
     with pytest.raises(ValueError, match="rounds is 0"):
-        guidance.keep_apart(Repulsion(), 2.0, ELEMENTS, rounds=0)
+        keep_apart(Repulsion(), 2.0, ELEMENTS, rounds=0)
 
 
 def test_veto_keeps_pairs_apart(x64):
@@ -518,13 +519,13 @@ def test_veto_keeps_pairs_apart(x64):
 
 
 def stages(s, steps=6):
-    score = guidance.keep_apart(guidance.posterior(network_prior(s), targets()[0]), 1.5, ELEMENTS)
+    score = keep_apart(guidance.posterior(network_prior(s), targets()[0]), 1.5, ELEMENTS)
     return [Stage(score=score, sampler=sm.veto(sm.reverse_sde(), 1.3, ELEMENTS), ladder=noise.geometric(steps, sigma_max=0.5, sigma_min=0.05))]
 
 
 def cheap(s):
     """The same with a score that compiles at once."""
-    return [dataclasses.replace(g, score=guidance.keep_apart(guidance.posterior(Repulsion(), targets()[0]), 1.5, ELEMENTS)) for g in stages(s)]
+    return [dataclasses.replace(g, score=keep_apart(guidance.posterior(Repulsion(), targets()[0]), 1.5, ELEMENTS)) for g in stages(s)]
 
 
 def positions(ensemble):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from glassjax.conversions import termination_window, width_of
+from glassjax.fourier import termination_window, width_of
 from glassjax.observables import histogram
 from glassjax.observables.pair import REAL_SPACE, PairObservable, grid_points, observable
 from glassjax.observables.weights import faber_ziman_weights, fractions_of, mean_square
