@@ -9,7 +9,7 @@ this file is run in two environments::
     python3.9 -m venv v39
     v39/bin/pip install "setuptools<65" wheel "cython<3" "numpy<1.24"
     v39/bin/pip install --no-build-isolation fullrmc==4.1.0
-    v39/bin/python benchmarks/fullrmc_check.py fullrmc --out /tmp/rmc             # five minutes a structure; has no seed
+    v39/bin/python benchmarks/fullrmc_check.py fullrmc --out /tmp/rmc             # eleven minutes a structure; has no seed
     python benchmarks/fullrmc_check.py compare --out /tmp/rmc
 
 fullrmc counts N (N - 1) ordered pairs where g(r) has N^2, so its target is N / (N - 1) times as high, and its own chi^2 (N / (N - 1))^2 times.
@@ -34,8 +34,8 @@ def _arguments(arguments=None) -> argparse.Namespace:
     parser.add_argument("part", choices=("start", "fullrmc", "compare"))
     parser.add_argument("--out", type=Path, required=True, help="folder of what the parts pass on")
     parser.add_argument("--moves", type=int, default=1_000_000, help="tried in every run, by default a million")
-    parser.add_argument("--replicas", type=int, default=2, help="structures, by default 2")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "fullrmc.json")
+    parser.add_argument("--replicas", type=int, default=2, help="of the part start: structures, by default 2")
+    parser.add_argument("--results", type=Path, help="of the part compare", default=Path(__file__).parent / "results" / "fullrmc.json")
     options = parser.parse_args(arguments)
     if options.moves < SHOWN or options.replicas < 1:
         parser.error(f"got {options.moves} moves and {options.replicas} replicas; needs at least {SHOWN} moves and one replica")
@@ -68,7 +68,9 @@ def start(out: Path, replicas: int) -> None:
 
 
 def fullrmc(out: Path, moves: int) -> None:
-    """Run fullrmc from every start and write ``fullrmc_REPLICA.npz``: start and positions [n, 3] (A) and facts (JSON); needs numpy and fullrmc only.
+    """Run fullrmc from every start and write ``fullrmc_REPLICA.npz``: start and positions [n, 3] (A), target [m] and facts (JSON).
+
+    Needs numpy and fullrmc only.
 
     Raises:
       FileNotFoundError: no ``start.npz``.
@@ -106,7 +108,8 @@ def fullrmc(out: Path, moves: int) -> None:
         facts = dict(
             moves=moves, accepted=int(engine.accepted), seconds=time.perf_counter() - begun, chi2=[c * ((atoms - 1) / atoms) ** 2 for c in own]
         )
-        np.savez(out / f"fullrmc_{replica}.npz", start=begin, positions=np.asarray(engine.realCoordinates, float), facts=json.dumps(facts))
+        made = np.asarray(engine.realCoordinates, float)
+        np.savez(out / f"fullrmc_{replica}.npz", start=begin, target=given["target"], positions=made, facts=json.dumps(facts))
 
 
 def downhill(begin, edges, target, nearest: float, moves: int, seed: int):
@@ -159,7 +162,7 @@ def compare(out: Path, moves: int, results: Path) -> dict:
 
     Raises:
       FileNotFoundError: a part has not been run.
-      ValueError: fullrmc was run with other moves or from other starts.
+      ValueError: fullrmc was run with other moves, from other starts or on another target.
     """
     import ase
     from materials_rmc import fit_of, reverse_monte_carlo
@@ -171,9 +174,10 @@ def compare(out: Path, moves: int, results: Path) -> dict:
     given = _given(out / "start.npz", "start")
     theirs = [_given(out / f"fullrmc_{replica}.npz", "fullrmc") for replica in range(len(given["positions"]))]
     for one, begin in zip(theirs, given["positions"], strict=True):
-        if json.loads(str(one["facts"]))["moves"] != moves or not np.array_equal(one["start"], begin):
+        same = np.array_equal(one["start"], begin) and np.array_equal(one["target"], given["target"])
+        if not same or json.loads(str(one["facts"]))["moves"] != moves:
             raise ValueError(
-                f"got fullrmc's structures of other moves or other starts; needs {moves} moves from {out / 'start.npz'}; run that part again"
+                f"got fullrmc's structures of other moves, starts or target; needs {moves} moves from {out / 'start.npz'}; run that part again"
             )
     condition, frames = conditions_of(MATERIAL, [LABEL])[0]
     goal = targets("g", condition, structures_of(frames))[0]

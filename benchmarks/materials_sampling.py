@@ -29,8 +29,8 @@ STRENGTHS = (1.0, 4.0, 16.0)
 RISE = 0.2  # level of `glassjax.closest_approach`: the highest of 0.02 to 0.2, and still 0.2 A below the shortest distances of training
 
 # Where the five priors were trained, replicas guided by g(r) followed 0.76 of what their targets fluctuate (slope, root mean square of the five) and
-# added 0.38 of it on their own. So enlarged, they spread as their targets are meant to: sqrt((1 - 0.38^2) / 0.76^2). Measured at strength 1 by the
-# priors of one material and applied at other strengths and to the joint prior too; other curves were not adjusted (materials_tried.md).
+# added 0.38 of it on their own. So enlarged, they spread on average as their targets are meant to: sqrt((1 - 0.38^2) / 0.76^2). Measured at strength
+# 1 by the priors of one material, applied at other strengths and to the joint prior too; other curves were not adjusted (materials_tried.md).
 WIDER = {"g": 1.22}
 
 

@@ -220,8 +220,9 @@ def test_closest_distances():
     assert set(found) == set(DISTANCES)
 
 
-def test_check_against_fullrmc(rmc, tmp_path, monkeypatch):
-    """Both codes get the same start; the one at hand goes downhill only; what stands for fullrmc's result is judged as the other's."""
+def test_check_against_fullrmc(rmc, tmp_path):
+    """Both codes get the same start; the one at hand goes downhill only; what stands for fullrmc's result (which is not run
+    here) is judged as the other's."""
     import fullrmc_check as check
 
     check.main(["start", "--out", str(tmp_path), "--replicas", "1"])
@@ -229,7 +230,13 @@ def test_check_against_fullrmc(rmc, tmp_path, monkeypatch):
     begin = given["positions"][0]
     with pytest.raises(FileNotFoundError, match="part 'fullrmc'"):
         check.compare(tmp_path, 2000, tmp_path / "r.json")
-    np.savez(tmp_path / "fullrmc_0.npz", start=begin, positions=begin, facts=json.dumps(dict(moves=2000, accepted=0, seconds=1.0, chi2=[1.0])))
+    np.savez(
+        tmp_path / "fullrmc_0.npz",
+        start=begin,
+        target=given["target"],
+        positions=begin,
+        facts=json.dumps(dict(moves=2000, accepted=0, seconds=1.0, chi2=[1.0])),
+    )
     with pytest.raises(ValueError, match="needs 3000 moves"):
         check.compare(tmp_path, 3000, tmp_path / "r.json")
     rows = check.compare(tmp_path, 2000, tmp_path / "r.json")["rows"]

@@ -134,9 +134,11 @@ def test_ensembles_are_kept_and_made_again_when_asked_otherwise(frames, prior, t
     for cells in (frames, other):
         facts = ensembles.make("g", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, cells), **common | dict(fluctuate=True))
         assert facts["amplitude"] == pytest.approx(sampling.WIDER["g"] * 1.7, abs=1e-3) and largest[-1] == pytest.approx(sampling.WIDER["g"] * 1.7)
-    assert calls[7:] == [("g", 3), ("g", 3)] and largest[:-2] == [1.0] * 6 + [sampling.WIDER["g"]]
+    assert calls[7:] == [("g", 3), ("g", 3)]
+    assert largest[:-2] == [1.0] * 6 + [sampling.WIDER["g"]]  # the last that of joint-g, which fluctuates
     ensembles.make("ND", SMALL, frames, tmp_path, replicas=3, trained=(SMALL, frames), **common | dict(fluctuate=True))
-    assert largest[-1] == 1.7 and "wider" not in sampling.ruled("ND") and sampling.ruled("g")["wider"] == sampling.WIDER["g"] > 1
+    assert largest[-1] == 1.7  # g(r) alone is enlarged
+    assert "wider" not in sampling.ruled("ND") and sampling.ruled("g")["wider"] == sampling.WIDER["g"]
 
 
 @pytest.mark.parametrize("fluctuating", [False, True])

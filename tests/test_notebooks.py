@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom (GLASSJAX_FAST=1: a few steps, two replicas) and is stored without outputs."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,10 +14,18 @@ NEEDED = tuple(
     PACKAGE / n for n in ("data/demo_target.dat", "priors/shipped/silicon.npz", "priors/shipped/carbon.npz", "surrogates/shipped/carbon-xanes.npz")
 )
 
+
+def carbon_below_zero() -> str:
+    """What notebook 03 has to count in the table of the benchmark."""
+    rows = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "materials.json").read_text())["carbon"]["g"].values()
+    values = [row["modalities"][name]["ded"] for row in rows for name in ("PDF", "XRD", "ND", "ADF", "EXAFS", "XANES")]
+    return f"dED at or below 0 in {sum(value <= 0 for value in values)} of {len(values)} cells"
+
+
 PRINTED = {
     "01_quickstart": "mean |g - data| per replica",
     "02_carbon_xanes": "mean |g - g of the data|",
-    "03_compare_ensembles": "dED at or below 0 in 25 of 30 cells",
+    "03_compare_ensembles": carbon_below_zero(),
 }
 
 nbformat = pytest.importorskip("nbformat")

@@ -10,7 +10,7 @@ from ase.neighborlist import neighbor_list
 from tiny import random_parameters
 
 import glassjax.guidance as guidance
-from glassjax import noise, segments
+from glassjax import contacts, noise, segments
 from glassjax import samplers as sm
 from glassjax import structure as st
 from glassjax._pytree import frozen, static
@@ -578,7 +578,7 @@ def test_other_shapes_give_the_same_structures_but_for_rounding(x64, monkeypatch
         calls.append(cutoff)
         return dataclasses.replace(honest(structure, cutoff, **options), capacity=3, edges=16)
 
-    for module in (guidance, sm):
+    for module in (guidance, contacts, sm):
         monkeypatch.setattr(module, "neighbor_spec", stingy)
     grown = sample(jax.random.key(7), cheap(s), s, replicas=4, chunk=2, segment=3)
     assert len(set(calls)) == 3 and grown.status == ["ok"] * 4
@@ -635,7 +635,7 @@ def test_states_are_donated_and_a_segment_that_overflowed_is_repeated(x64, toget
     def stingy(structure, cutoff, **options):
         return dataclasses.replace(honest(structure, cutoff, **options), capacity=3, edges=16)
 
-    for module in (guidance, sm):
+    for module in (guidance, contacts, sm):
         monkeypatch.setattr(module, "neighbor_spec", stingy)
     compiled = segments.compiled
 
