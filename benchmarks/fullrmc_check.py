@@ -48,6 +48,11 @@ def _given(path: Path, part: str):
     return np.load(path)
 
 
+def _parts(moves: int) -> list[int]:
+    """The moves in `SHOWN` parts of about equal length, after each of which chi^2 is taken."""
+    return np.diff(np.linspace(0, moves, SHOWN + 1).astype(int)).tolist()
+
+
 def start(out: Path, replicas: int) -> None:
     """Write what every run begins from, ``start.npz``: positions [replicas, n, 3], length, edges [m + 1], nearest (A) and target [m] (g in bins)."""
     from materials_rmc import half_cell_bins, unbroadened
@@ -101,8 +106,8 @@ def fullrmc(out: Path, moves: int) -> None:
         engine.save(str(out / f"engine_{replica}.rmc"))  # it does not run unsaved
         engine.initialize_used_constraints()
         own, begun = [float(curve.standardError)], time.perf_counter()
-        for ahead in np.diff(np.linspace(0, moves, SHOWN + 1).astype(int)):
-            engine.run(numberOfSteps=int(ahead), saveFrequency=10**9, restartPdb=None)
+        for ahead in _parts(moves):
+            engine.run(numberOfSteps=ahead, saveFrequency=10**9, restartPdb=None)
             own.append(float(curve.standardError))
             print(replica, own[-1], flush=True)
         facts = dict(
@@ -133,11 +138,11 @@ def downhill(begin, edges, target, nearest: float, moves: int, seed: int):
     rmc, draws = import_rmc(), np.random.default_rng(seed)
     engine = rmc_engine(begin, edges, target, limits={("Si", "Si"): nearest}, seed=seed)
     chi2, begun = [_chi2(begin, edges, target)], time.perf_counter()
-    for ahead in np.diff(np.linspace(0, moves, SHOWN + 1).astype(int)):
+    for ahead in _parts(moves):
         first, second = (int(n) for n in draws.integers(2**31, size=2))
         engine.set_sampler(rmc.GreedySampler(), seed=first)
         engine.build_atomic_groups(0.0, STEP, seed=second)
-        engine.run(int(ahead))
+        engine.run(ahead)
         chi2.append(_chi2(_structure(np.array(engine.structure.coordinates), begin), edges, target))
     facts = dict(accepted=int(engine.steps_accepted), seconds=time.perf_counter() - begun, chi2=chi2)
     return np.array(engine.structure.coordinates), facts
@@ -188,17 +193,16 @@ def compare(out: Path, moves: int, results: Path) -> dict:
         return ase.Atoms(list(condition.symbols), positions, cell=[length] * 3, pbc=True)
 
     found = {"fullrmc, downhill": [], "reverse-monte-carlo, downhill": [], "reverse-monte-carlo, annealed": []}
-    for replica, positions in enumerate(given["positions"]):
+    for replica, (positions, other) in enumerate(zip(given["positions"], theirs, strict=True)):
         begin = glassjax.from_atoms(atoms_of(positions))
+        found["fullrmc, downhill"].append((atoms_of(other["positions"]), json.loads(str(other["facts"]))))
         made, facts = downhill(begin, edges, target, nearest, moves, replica)
-        annealed, how = reverse_monte_carlo(condition, x, g, start=begin, moves=moves, seed=replica, minimum_distances={("Si", "Si"): nearest})
-        how["chi2"] = [how.pop("chi2_start"), how["chi2"]]
-        of_all = [(theirs[replica]["positions"], json.loads(str(theirs[replica]["facts"]))), (made, facts), (annealed.positions, how)]
-        for runs, (where, about) in zip(found.values(), of_all, strict=True):
-            runs.append((glassjax.from_atoms(atoms_of(where)), about))
+        found["reverse-monte-carlo, downhill"].append((atoms_of(made), facts))
+        made, facts = reverse_monte_carlo(condition, x, g, start=begin, moves=moves, seed=replica, minimum_distances={("Si", "Si"): nearest})
+        found["reverse-monte-carlo, annealed"].append((made, facts | dict(chi2=[facts["chi2_start"], facts["chi2"]])))
     rows = {}
     for name, runs in found.items():
-        structures, facts = [s for s, _ in runs], [about for _, about in runs]
+        structures, facts = [glassjax.from_atoms(atoms) for atoms, _ in runs], [about for _, about in runs]
         fits = [fit_of(structure, x, g) for structure in structures]
         compared = metrics(condition, structures, structures_of(frames), ["PDF", "ADF", "EXAFS"])["modalities"]
         rows[name] = dict(
@@ -208,7 +212,7 @@ def compare(out: Path, moves: int, results: Path) -> dict:
             moves_per_second=[moves / about["seconds"] for about in facts],
             **{key: [fit[key] for fit in fits] for key in ("r_factor", "mean_abs_dg", "shortest")},
             error={modality: one["error"] for modality, one in compared.items()},
-            local=local(MATERIAL, [glassjax.to_atoms(structure) for structure in structures]),
+            local=local(MATERIAL, [atoms for atoms, _ in runs]),
         )
         print(name, json.dumps(rows[name]), flush=True)
     made = dict(moves=moves, step=STEP, nearest=nearest, reference=local(MATERIAL, frames), rows=rows)
