@@ -70,7 +70,7 @@ def heat_maps(table: dict, methods):
                 axis.add_patch(Rectangle((labels.index(TRAINED_AT[material]) - 0.5, -0.5), 1, len(names), fill=False, lw=1.8))
             axis.set_title(f"{material}: {method}", fontsize=8)
     if image is not None:
-        figure.colorbar(image, ax=axes, label="dED (numbers: 1000 dED)", shrink=0.6, extend="both")
+        figure.colorbar(image, ax=axes, label="dED (numbers: 1000 dED)", shrink=0.6, aspect=60, pad=0.01, extend="both")
     return figure
 
 

@@ -100,14 +100,17 @@ def _methods(table: dict) -> list[str]:
 
 
 def _elsewhere(table: dict) -> list[str]:
-    """The same errors over all conditions but that of the training, with their number in brackets where it is not that of the guided by g(r)."""
+    """The same errors over all conditions but that of the training; where those are not the ones of g(r), how many they are and its error at them."""
     places = {m: {method: sorted(set(rows) - {TRAINED_AT[m]}) for method, rows in table[m].items()} for m in MATERIALS if m in table}
 
     def entry(material: str, method: str) -> str:
         labels = places[material].get(method, [])
         if not labels:
             return ""
-        return _both(table, material, method, labels) + ("" if labels == places[material].get("g") else f" ({len(labels)})")
+        if labels == places[material].get("g"):
+            return _both(table, material, method, labels)
+        guided = _number(mean_error(table, material, "g", labels))
+        return f"{_both(table, material, method, labels)} ({len(labels)}{f': by g(r) {guided}' if guided else ''})"
 
     made = [method for method in METHODS if any(found.get(method) for found in places.values())]
     counts = [f"{m}, {len(found.get('g', []))} conditions" for m, found in places.items()] if made else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -146,7 +147,7 @@ def invert(
     require_elements(prior, elements)
     concern = beyond_training(prior_record["card"], plan)
     if concern is not None:
-        warnings.warn(concern, stacklevel=2)
+        warnings.warn(concern, stacklevel=_callers_level())
     limits = minimum_distances(elements, minimum_distance, known=known_distances(prior_record["card"]))
     for restrain in restraints:
         restrain(prior, elements)  # refuses what makes no sense before anything is built
@@ -193,6 +194,14 @@ def invert(
     if folder is not None:
         distributed.first(lambda: _save(result, folder))
     return result
+
+
+def _callers_level() -> int:
+    """``stacklevel`` of a warning of `invert` that names who called it or `generate`, not this file."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _save(result: Inversion, folder: Path) -> None:

@@ -57,8 +57,10 @@ def test_seed_decides_and_replicas_differ(prior, target):
 @pytest.mark.parametrize(("training", "most"), [(dict(levels="log-uniform", sigma_max=1.2), "1.2"), (dict(levels="linear", sigma_max=1.6), "0.8")])
 def test_a_prior_trained_to_less_noise_than_sampling_begins_at_is_told_of(prior, target, training, most):
     trained = replace(prior, card=json.dumps(dict(training=training)))
-    with pytest.warns(UserWarning, match=f"trained on noise up to {most} A and sampling begins at 1.6 A"):
+    with pytest.warns(UserWarning, match=f"trained on noise up to {most} A and sampling begins at 1.6 A") as told:
         found = invert(target, **options(trained, replicas=1))
+        generate(**options(trained, replicas=1))
+    assert [one.filename for one in told if "was trained on noise" in str(one.message)] == [__file__] * 2  # who called, not where it is said
     assert found.record["warnings"][0].startswith(f"the prior was trained on noise up to {most} A")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
