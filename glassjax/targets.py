@@ -135,6 +135,32 @@ def _check_terms(function, qdamp, displacement) -> bool:
     return inferred
 
 
+def _weights(weights, composition, function, partial) -> str:
+    """The weights of pairs: those given, or "number" where they do not matter."""
+    mixture = len(fractions_of(composition)) > 1 and partial is None and function in (*REAL_SPACE, *RECIPROCAL)
+    if weights is None and (mixture or function in ("G_keen", "D", "T", "F_keen", "I")):
+        raise ValueError(f"{function} of {', '.join(fractions_of(composition))} needs weights: 'neutron', 'xray', 'number' or 'Z'; pass one of them")
+    return "number" if weights is None else weights
+
+
+def _window(x, composition, function, partial, weights, isotopes, rmax, window) -> Window | None:
+    """The real-space window of a function of Q; None for others."""
+    if function not in RECIPROCAL:
+        return None
+    if partial is None:
+        return Window(x, composition, function, weights, isotopes, rmax, window)
+    return Window(x, {"X": 1.0}, function, "number", None, rmax, window)
+
+
+def _on_grid(x, y, uncertainty, seen: Window | None, mask, qmax: float | None):
+    """Points, values and uncertainties [m] as they are compared: through the window, or no denser than ``qmax`` of a real-space function tells."""
+    spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
+    y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform, or a thinner grid: a line bridges what is masked
+    grid = seen.points if seen is not None else x if qmax is None else thinned(x, qmax, 0.5)
+    shown = np.interp(grid, x, y) if seen is None else seen(y)
+    return grid, shown, None if uncertainty is None else np.interp(grid, x, uncertainty)
+
+
 def target(
     x,
     y,
@@ -205,27 +231,13 @@ def target(
       ValueError: unknown function, weights missing for a mixture, an empty range, or numbers that cannot be.
     """
     x, y = _columns(x, y, weight, function)
-    mixture = len(fractions_of(composition)) > 1 and partial is None and function in (*REAL_SPACE, *RECIPROCAL)
-    if weights is None and (mixture or function in ("G_keen", "D", "T", "F_keen", "I")):
-        raise ValueError(f"{function} of {', '.join(fractions_of(composition))} needs weights: 'neutron', 'xray', 'number' or 'Z'; pass one of them")
-    weights = "number" if weights is None else weights
-    uncertainty = _errors(uncertainty, x)
-    x, y, uncertainty = _usable(x, y, uncertainty, function, xmax)
+    weights = _weights(weights, composition, function, partial)
+    x, y, uncertainty = _usable(x, y, _errors(uncertainty, x), function, xmax)
     inferred_damping = _check_terms(function, qdamp, displacement)
-    thermal, seen = isinstance(displacement, int | float), None
+    thermal = isinstance(displacement, int | float)
     fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
-    if function in RECIPROCAL and partial is None:
-        seen = Window(x, composition, function, weights, isotopes, rmax, window)
-    elif function in RECIPROCAL:
-        seen = Window(x, {"X": 1.0}, function, "number", None, rmax, window)
-    spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
-    y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform, or a thinner grid: a line bridges what is masked
-    if seen is not None:
-        grid = seen.points
-        y, uncertainty = seen(y), None if uncertainty is None else np.interp(grid, x, uncertainty)
-    else:
-        grid = x if function not in REAL_SPACE else thinned(x, resolved(x, width, qmax), 0.5)
-        y, uncertainty = np.interp(grid, x, y), None if uncertainty is None else np.interp(grid, x, uncertainty)
+    seen = _window(x, composition, function, partial, weights, isotopes, rmax, window)
+    grid, y, uncertainty = _on_grid(x, y, uncertainty, seen, mask, resolved(x, width, qmax) if function in REAL_SPACE else None)
     keep = keep_ranges(grid, xmin=xmin, xmax=xmax, masked_intervals=mask)
     at, y, uncertainty = grid[keep], y[keep], None if uncertainty is None else uncertainty[keep]
     if function in REAL_SPACE:
