@@ -50,8 +50,8 @@ def heat_maps(table: dict, methods):
     materials = [m for m in MATERIALS if any(table.get(m, {}).get(one) for one in methods)]
     if not materials:
         return None
-    widths = [len({label for method in methods for label in table[m].get(method, {})}) for m in materials]
-    figure = Figure(figsize=(2.2 + 0.55 * sum(widths), 0.7 + 2.3 * len(methods)), layout="constrained")
+    widths = [max(4, len({label for method in methods for label in table[m].get(method, {})})) for m in materials]
+    figure = Figure(figsize=(3.2 + 0.36 * sum(widths), 0.7 + 2.3 * len(methods)), layout="constrained")
     axes = figure.subplots(len(methods), len(materials), squeeze=False, width_ratios=widths)
     image = None
     for line, method in enumerate(methods):
