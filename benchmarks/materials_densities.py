@@ -44,13 +44,18 @@ def fit(measured) -> tuple[dict[tuple[str, str], float], np.ndarray]:
     return dict(zip(pairs, solution.tolist(), strict=True)), design @ solution / volumes - 1.0
 
 
+def compositions(material: str) -> list[reference.Condition]:
+    """The compositions that are measured: all of a binary, of the ternary the ten that span its triangle."""
+    return reference.conditions([material])[: reference.SPANNING]
+
+
 def main(state: Path, only=None) -> int:
-    """Measure the compositions of tier 0 (for the ternary the ten that span its triangle), fit, and print beside the numbers in use."""
+    """Measure the `compositions`, fit, and print beside the numbers in use."""
     for material in reference.VOLUMES:
         if only is not None and material not in only:
             continue
         measured = []
-        for condition in (c for c in reference.conditions([material]) if c.tier == 0):
+        for condition in compositions(material):
             measured.append(measure(condition, state))
             print(f"{material} {condition.label}: {measured[-1][1]:.3f} A^3 per atom, in use {condition.density} g/cm3", flush=True)
         volumes, residual = fit(measured)

@@ -39,6 +39,7 @@ from glassjax.melt_quench import melt_quench, published, thermal_frames
 REPLICAS = 10
 FEWEST = 4
 DENSITIES = (1.5, 2.0, 2.5, 3.0, 3.5)
+SPANNING = 10  # ratios of Zr-Ni-Al that span the triangle: made first, and the ones whose density was measured
 DATA = Path(__file__).parent / "data"
 
 # V_ab of the volume per atom v = sum_ab x_a x_b V_ab, A^3
@@ -126,8 +127,10 @@ def ratios() -> list[tuple[int, int, int]]:
 
 def _all() -> dict[str, tuple[Condition, ...]]:
     binary = [_alloy("cu-zr", ("Cu", "Zr"), (x, 100 - x), f"Cu{x}Zr{100 - x}", 40000 + 10 * x, 1) for x in range(20, 90, 10)]
+    tiers = [3] * SPANNING + [4] * (len(ratios()) - SPANNING)
     ternary = [
-        _alloy("zr-ni-al", ("Zr", "Ni", "Al"), r, "Zr{}Ni{}Al{}".format(*r), 50000 + 100 * i, 3 if i < 10 else 4) for i, r in enumerate(ratios())
+        _alloy("zr-ni-al", ("Zr", "Ni", "Al"), r, "Zr{}Ni{}Al{}".format(*r), 50000 + 100 * i, tier)
+        for i, (r, tier) in enumerate(zip(ratios(), tiers, strict=True))
     ]
     return {
         "silicon": _silicon_like("silicon", "Si", 10000),

@@ -100,7 +100,8 @@ def _methods(table: dict) -> list[str]:
 
 
 def _elsewhere(table: dict) -> list[str]:
-    """The same errors over all conditions but that of the training; where those are not the ones of g(r), how many they are and its error at them."""
+    """The same errors over all conditions but that of the training; where those are not the ones of g(r), how many they are, and the errors of
+    g(r) and of the prior alone at them."""
     places = {m: {method: sorted(set(rows) - {TRAINED_AT[m]}) for method, rows in table[m].items()} for m in MATERIALS if m in table}
 
     def entry(material: str, method: str) -> str:
@@ -109,8 +110,8 @@ def _elsewhere(table: dict) -> list[str]:
             return ""
         if labels == places[material].get("g"):
             return _both(table, material, method, labels)
-        guided = _number(mean_error(table, material, "g", labels))
-        return f"{_both(table, material, method, labels)} ({len(labels)}{f': by g(r) {guided}' if guided else ''})"
+        there = [f"{what} {_both(table, material, one, labels)}" for one, what in (("g", "g(r)"), ("prior", "alone")) if one != method]
+        return f"{_both(table, material, method, labels)} ({len(labels)}: {'; '.join(there)})"
 
     made = [method for method in METHODS if any(found.get(method) for found in places.values())]
     counts = [f"{m}, {len(found.get('g', []))} conditions" for m, found in places.items()] if made else []

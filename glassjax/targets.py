@@ -152,11 +152,12 @@ def _window(x, composition, function, partial, weights, isotopes, rmax, window) 
     return Window(x, {"X": 1.0}, function, "number", None, rmax, window)
 
 
-def _on_grid(x, y, uncertainty, seen: Window | None, mask, qmax: float | None):
-    """Points, values and uncertainties [m] as they are compared: through the window, or no denser than ``qmax`` of a real-space function tells."""
+def _on_grid(x, y, uncertainty, seen: Window | None, mask, resolution: tuple | None):
+    """Points, values and uncertainties [m] as they are compared: through the window, or no denser than the ``resolution`` (width, qmax) of a function
+    of r tells."""
     spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
     y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform, or a thinner grid: a line bridges what is masked
-    grid = seen.points if seen is not None else x if qmax is None else thinned(x, qmax, 0.5)
+    grid = seen.points if seen is not None else x if resolution is None else thinned(x, resolved(x, *resolution), 0.5)
     shown = np.interp(grid, x, y) if seen is None else seen(y)
     return grid, shown, None if uncertainty is None else np.interp(grid, x, uncertainty)
 
@@ -237,7 +238,7 @@ def target(
     thermal = isinstance(displacement, int | float)
     fixed_damping = 0.0 if qdamp is None or inferred_damping else float(qdamp)
     seen = _window(x, composition, function, partial, weights, isotopes, rmax, window)
-    grid, y, uncertainty = _on_grid(x, y, uncertainty, seen, mask, resolved(x, width, qmax) if function in REAL_SPACE else None)
+    grid, y, uncertainty = _on_grid(x, y, uncertainty, seen, mask, (width, qmax) if function in REAL_SPACE else None)
     keep = keep_ranges(grid, xmin=xmin, xmax=xmax, masked_intervals=mask)
     at, y, uncertainty = grid[keep], y[keep], None if uncertainty is None else uncertainty[keep]
     if function in REAL_SPACE:

@@ -75,6 +75,24 @@ def test_order_of_work():
         reference.cells(["germanium"])
 
 
+def test_densities_are_measured_and_fitted(tmp_path, monkeypatch, capsys):
+    """Without a simulation: densities of the volumes in use come out of the fit again."""
+    assert [len(densities.compositions(m)) for m in ("cu-zr", "zr-ni-al")] == [7, 10]
+
+    def known(symbols, guess, seed):
+        elements = tuple(dict.fromkeys(symbols))
+        material = "cu-zr" if "Cu" in elements else "zr-ni-al"
+        fractions = [symbols.count(e) / len(symbols) for e in elements]
+        return densities.mass_density(symbols, 1.0 / reference.volume_per_atom(material, elements, fractions))
+
+    monkeypatch.setattr(densities, "relaxed_density", known)
+    assert densities.main(tmp_path) == 0 and len(list((tmp_path / "densities").glob("*.json"))) == 17
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("residual 0.00 % rms" in line for line in lines) == 2
+    pairs = [line.split() for line in lines if line.startswith("  ")]
+    assert len(pairs) == 9 and all(float(one[1].rstrip(",")) == pytest.approx(float(one[-1]), abs=2e-3) for one in pairs)
+
+
 def test_metal_volume_is_the_fit():
     x = (0.5, 0.3, 0.2)
     v = reference.VOLUMES["zr-ni-al"]

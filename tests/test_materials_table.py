@@ -377,8 +377,10 @@ def test_summaries():
     assert "| silicon | 216 | 1.0 | 11.2 | 75 | 210 | 100000 |" in lines
     start = lines.index("| mean error, without EXAFS, elsewhere | silicon, 1 conditions | carbon, 1 conditions |")
     assert lines[start + 2 : start + 4] == ["| prior alone | 0.0900, 0.0900 |  |", "| guided by g(r) | 0.0500, 0.0500 | 0.0500, 0.0500 |"]
-    made["silicon"] |= {"g": rows | {"3.0": invented(0.0, 0.02, 95.0) | count}, "rmc-random": {"3.0": invented(0.1, 0.2, 10.0)}}
-    assert "| reverse Monte Carlo on g(r), random start | 0.2000, 0.2000 (1: by g(r) 0.0200) |  |" in summary.summaries(made).splitlines()
+    there = {"g": rows, "prior": alone, "rmc-random": {}}
+    made["silicon"] |= {m: found | {"3.0": invented(0.0, e, 95.0) | count} for (m, found), e in zip(there.items(), (0.02, 0.05, 0.2), strict=True)}
+    shown = "| reverse Monte Carlo on g(r), random start | 0.2000, 0.2000 (1: g(r) 0.0200, 0.0200; alone 0.0500, 0.0500) |  |"
+    assert shown in summary.summaries(made).splitlines()
     assert not any("carbon" in line for line in lines[8:start] + lines[start + 1 :])  # nothing of it where its prior was trained
 
 
