@@ -127,10 +127,9 @@ def ratios() -> list[tuple[int, int, int]]:
 
 def _all() -> dict[str, tuple[Condition, ...]]:
     binary = [_alloy("cu-zr", ("Cu", "Zr"), (x, 100 - x), f"Cu{x}Zr{100 - x}", 40000 + 10 * x, 1) for x in range(20, 90, 10)]
-    tiers = [3] * SPANNING + [4] * (len(ratios()) - SPANNING)
     ternary = [
-        _alloy("zr-ni-al", ("Zr", "Ni", "Al"), r, "Zr{}Ni{}Al{}".format(*r), 50000 + 100 * i, tier)
-        for i, (r, tier) in enumerate(zip(ratios(), tiers, strict=True))
+        _alloy("zr-ni-al", ("Zr", "Ni", "Al"), ratio, "Zr{}Ni{}Al{}".format(*ratio), 50000 + 100 * i, 3 if i < SPANNING else 4)
+        for i, ratio in enumerate(ratios())
     ]
     return {
         "silicon": _silicon_like("silicon", "Si", 10000),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,24 @@ def shifted(k, e0_shift: float) -> np.ndarray:
 
 
 HBAR2_OVER_2M = 3.809982  # eV A^2 (CODATA 2018: hbar^2 / 2 m_e)
+
+
+def align_edge(
+    k, chi, table: ScatteringTable, *, kmin: float, kmax: float, kweight: float = 2, shift: float | None = None
+) -> tuple[float, float, float]:
+    """(e0_shift in eV, S0^2, sigma^2 in A^2) that bring the mean chi(k) of the table's own structures closest to the data.
+
+    A grid of shifts from -20 to 20 eV and of sigma^2 from 0 to 0.012 A^2, S0^2 by least squares for each: a start for inference, not a
+    result. ``shift`` fixes the first.
+    """
+    k, chi = np.asarray(k, dtype=float), np.asarray(chi, dtype=float)
+    inside = (k >= kmin) & (k <= kmax)
+    at, wanted = k[inside], (chi * k**kweight)[inside]
+    best = (math.inf, 0.0, 1.0, 0.0)
+    for one in np.arange(-20.0, 20.01, 0.5) if shift is None else (shift,):
+        moved = shifted(at, one)
+        for mean_square in np.arange(0.0, 0.0121, 0.002):
+            model = at**kweight * np.interp(moved, table.k, table.mean_chi) * np.exp(-2 * moved**2 * mean_square)
+            scale = float(np.clip(model @ wanted / max(model @ model, 1e-12), 0.3, 1.5))
+            best = min(best, (float(np.sum((wanted - scale * model) ** 2)), float(one), scale, float(mean_square)))
+    return best[1:]

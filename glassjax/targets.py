@@ -157,8 +157,11 @@ def _on_grid(x, y, uncertainty, seen: Window | None, mask, resolution: tuple | N
     of r tells."""
     spared = keep_ranges(x, xmin=None, xmax=None, masked_intervals=mask)
     y = np.interp(x, x[spared], y[spared])  # a spike must not reach the window's transform, or a thinner grid: a line bridges what is masked
-    grid = seen.points if seen is not None else x if resolution is None else thinned(x, resolved(x, *resolution), 0.5)
-    shown = np.interp(grid, x, y) if seen is None else seen(y)
+    if seen is not None:
+        grid, shown = seen.points, seen(y)
+    else:
+        grid = x if resolution is None else thinned(x, resolved(x, *resolution), 0.5)
+        shown = np.interp(grid, x, y)
     return grid, shown, None if uncertainty is None else np.interp(grid, x, uncertainty)
 
 

@@ -12,12 +12,12 @@ from glassjax import guidance
 from glassjax import structure as st
 from glassjax._pytree import replace
 from glassjax.absorption import fourier_operator
-from glassjax.absorption_targets import absorption_target, align_edge
+from glassjax.absorption_targets import absorption_target
 from glassjax.measurements import read_target
 from glassjax.neighbors import build
 from glassjax.observables.exafs import exafs
 from glassjax.observables.multiple_scattering import multiple_scattering
-from glassjax.scattering_tables import HBAR2_OVER_2M, find_table, path_terms, shifted
+from glassjax.scattering_tables import HBAR2_OVER_2M, align_edge, find_table, path_terms, shifted
 from glassjax.structure import Structure, number_density
 
 K = np.arange(3.0, 12.01, 0.05)
