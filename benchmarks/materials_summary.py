@@ -110,8 +110,9 @@ def _elsewhere(table: dict) -> list[str]:
             return ""
         if labels == places[material].get("g"):
             return _both(table, material, method, labels)
-        there = [f"{what} {_both(table, material, one, labels)}" for one, what in (("g", "g(r)"), ("prior", "alone")) if one != method]
-        return f"{_both(table, material, method, labels)} ({len(labels)}: {'; '.join(there)})"
+        known = {what: one for one, what in (("g", "g(r)"), ("prior", "alone")) if one != method and set(labels) <= set(table[material].get(one, {}))}
+        there = "; ".join(f"{what} {_both(table, material, one, labels)}" for what, one in known.items())
+        return f"{_both(table, material, method, labels)} ({len(labels)}{': ' if there else ''}{there})"
 
     made = [method for method in METHODS if any(found.get(method) for found in places.values())]
     counts = [f"{m}, {len(found.get('g', []))} conditions" for m, found in places.items()] if made else []

@@ -381,6 +381,8 @@ def test_summaries():
     made["silicon"] |= {m: found | {"3.0": invented(0.0, e, 95.0) | count} for (m, found), e in zip(there.items(), (0.02, 0.05, 0.2), strict=True)}
     shown = "| reverse Monte Carlo on g(r), random start | 0.2000, 0.2000 (1: g(r) 0.0200, 0.0200; alone 0.0500, 0.0500) |  |"
     assert shown in summary.summaries(made).splitlines()
+    nowhere = {"silicon": {"g": rows, "ND": {"1.5": invented(0.0, 0.02, 95.0)}}}
+    assert "| guided by ND | 0.0200, 0.0200 (1) |" in summary.summaries(nowhere).splitlines()  # g(r) was not made there
     assert not any("carbon" in line for line in lines[8:start] + lines[start + 1 :])  # nothing of it where its prior was trained
 
 
